@@ -17,6 +17,7 @@ from infra.errors import TidegateError
 
 # name -> (module, attribute holding a typer app, help shown without importing it)
 GROUPS: dict[str, tuple[str, str, str]] = {
+    "demo": ("infra.demo", "app", "Show the whole path once, end to end, in about a minute."),
     "up": ("infra.stack.cli", "up", "Start the embedded stack: broker, store, registry, workers."),
     "down": ("infra.stack.cli", "down", "Stop the embedded stack."),
     "status": ("infra.stack.cli", "status", "Show what runs, where, and whether it makes progress."),
@@ -37,9 +38,11 @@ class LazyGroup(TyperGroup):
     """Imports a group's module when that group is called, so that a producer never loads Faust."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every group, in the order of the table above."""
         return list(GROUPS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one group's module and return its command; None where there is no such group."""
         entry = GROUPS.get(cmd_name)
         if entry is None:
             return None
@@ -84,7 +87,8 @@ app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
-    help="Consent-gated streaming of interaction events. Nothing passes unless a policy, a consent and every switch allow it.",
+    help="Consent-gated streaming of interaction events: "
+    "nothing passes unless a policy, a consent and every switch allow it.",
     epilog="Start with `tidegate up --detach`, then `tidegate status`. Exit codes: 0 fine, 1 refused or failed, "
     "2 wrong usage, 3 not complete yet.",
 )
@@ -94,7 +98,9 @@ app = typer.Typer(
 def root(
     home: Annotated[
         Path | None,
-        typer.Option(help="Where the stack keeps its state [env TIDEGATE_HOME, default .tidegate].", show_default=False),
+        typer.Option(
+            help="Where the stack keeps its state [env TIDEGATE_HOME, default .tidegate].", show_default=False
+        ),
     ] = None,
 ) -> None:
     if home is not None:

@@ -1,0 +1,70 @@
+"""What every test may use: a running stack, the recordings, a check for Debian packages."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import Stack
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+
+
+def _start(home: Path, *words: str) -> Stack:
+    stack = Stack(home)
+    stack.ok("up", "--detach", *words, timeout=180)
+    return stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """One embedded stack for all tests that only add sessions of their own to it."""
+    started = _start(tmp_path_factory.mktemp("stack"))
+    started.ok("policy", "apply", str(ROOT / "infra" / "policies" / "demo.yaml"))
+    yield started
+    started.run("down")
+
+
+@pytest.fixture
+def own_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Starts embedded stacks that a test may break."""
+    stacks: list[Stack] = []
+
+    def start(*words: str) -> Stack:
+        stacks.append(_start(tmp_path / f"home{len(stacks)}", *words))
+        return stacks[-1]
+
+    yield start
+    for each in stacks:
+        each.run("down")
+
+
+@pytest.fixture
+def recordings() -> Path:
+    """The real recordings; they stand beside the project, not in it."""
+    folder = SHARED / "balabit"
+    if not folder.exists():
+        pytest.skip(f"no real recordings: {folder} is absent")
+    return folder
+
+
+def need(*programs: str) -> None:
+    """Skip where a Debian package is absent; in CI that is a failure, since `.ci/packages` installs them."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if not missing:
+        return
+    reason = f"not installed: {', '.join(missing)} (see .ci/packages)"
+    if os.environ.get("TIDEGATE_REQUIRE_PACKAGES"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def need_programs() -> Callable[..., None]:
+    """`need_programs("Xvfb", …)` skips where they are absent, and fails in CI."""
+    return need

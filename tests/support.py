@@ -1,0 +1,74 @@
+"""What tests share that is no fixture: waiting, and a running stack's command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from infra.addresses import Addresses
+
+
+def wait_until(condition: Callable[[], object], timeout: float, what: str) -> None:
+    """Poll until `condition()` holds; fail with `what` when it does not in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout:.0f} s: {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Stack:
+    """A running embedded stack and its command line."""
+
+    home: Path
+
+    def env(self, **more: str) -> dict[str, str]:
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("TIDEGATE_")}
+        return {**clean, "TIDEGATE_HOME": str(self.home), **more}
+
+    def run(self, *words: str, given: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tidegate", *words],
+            env=self.env(), input=given, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+
+    def ok(self, *words: str, given: str | None = None, timeout: float = 120) -> str:
+        done = self.run(*words, given=given, timeout=timeout)
+        assert done.returncode == 0, f"tidegate {' '.join(words)}: exit {done.returncode}\n{done.stderr}{done.stdout}"
+        return done.stdout
+
+    def json(self, *words: str, given: str | None = None, timeout: float = 120):
+        return json.loads(self.ok(*words, "--json", given=given, timeout=timeout))
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tidegate", *words],
+            env=self.env(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    @property
+    def addresses(self) -> Addresses:
+        return Addresses.load(self.home, environ={})
+
+    def parts(self) -> dict[str, dict]:
+        """By part: pid, state, port and so on, as `tidegate status --json` gives them."""
+        return {part["name"]: part for part in json.loads(self.run("status", "--json").stdout)["parts"]}
+
+    def books(self) -> tuple[int, dict]:
+        done = self.run("books", "--json")
+        return done.returncode, json.loads(done.stdout)
+
+    def settled(self, timeout: float = 60) -> dict:
+        """Wait until nothing is in flight; the books must then balance."""
+        done = self.run("books", "--json", "--wait", str(int(timeout)), timeout=timeout + 60)
+        assert done.returncode == 0, f"books: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return json.loads(done.stdout)
