@@ -1,0 +1,206 @@
+"""Who may have recorded what, at one moment: `judge`, a pure function of the control state.
+
+The rules of the gate stand here; `gate.py` applies them to columns of events.
+Whatever is missing, stale, unreadable or dated in the future means no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infra.control import reasons
+from infra.control.records import MAX_SKEW_MS, Policy, PurposeRule, Switch
+from infra.control.state import ControlState, View
+from schemas.catalogue import KIND_NAMES, POLICY_FIELDS, SOURCE_OF_KIND, SOURCES, load
+
+_KINDS = len(KIND_NAMES)
+_FOREVER = 2**62
+_STRUCTURAL = ("offset_ms", "kind")
+"""Columns that an event is none without; a purpose that these do not serve has no events."""
+
+
+@cache
+def served_fields(purpose: str) -> frozenset[str]:
+    """Return the event fields that may serve a purpose, as the schema says; empty for a purpose it does not know.
+
+    The schema outranks the policy: a policy that lists more gives no more.
+    """
+    serves = {f["name"]: f["purposes"] for f in load("interaction_batch").definition["fields"]}
+    if any(purpose not in serves[name] for name in _STRUCTURAL):
+        return frozenset()
+    return frozenset(name for name in POLICY_FIELDS if purpose in serves[name])
+
+
+def known_purposes() -> tuple[str, ...]:
+    """Return the purposes that the schema's fields may serve, sorted, `operations` not among them."""
+    fields = load("interaction_batch").definition["fields"]
+    return tuple(sorted({p for f in fields for p in f["purposes"]} - {"operations"}))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one subject may have recorded at one moment."""
+
+    purposes: frozenset[str]
+    """Purposes consented to, in the policy, and not stopped."""
+    fields: frozenset[str]
+    """The fields that any of them may keep, of any kind of event; see `kind_fields`."""
+    refusal: tuple[str, ...]
+    """By kind code: "" to pass, else a reason."""
+    kind_fields: tuple[frozenset[str], ...]
+    """By kind code: the fields that an event of that kind may keep, over the purposes that may use its source."""
+    stopped_applications: frozenset[str] = frozenset()
+    """Applications that a switch covers."""
+    until: int = _FOREVER
+    """UTC epoch ms: before then, and from the moment judged at, the same state gives the same verdict."""
+    codes: bytes = field(init=False, repr=False)
+    """`refusal` as reason codes, one byte a kind."""
+    bits: bytes = field(init=False, repr=False)
+    """`kind_fields` as bit sets over POLICY_FIELDS, two bytes a kind, native order."""
+
+    def __post_init__(self) -> None:
+        bits = [sum(1 << i for i, name in enumerate(POLICY_FIELDS) if name in kept) for kept in self.kind_fields]
+        object.__setattr__(self, "codes", bytes(reasons.CODES[reason] for reason in self.refusal))
+        object.__setattr__(self, "bits", np.array(bits, dtype=np.uint16).tobytes())
+
+
+def judge(view: View, subject: str, now_ms: int, epoch: int) -> Verdict:
+    """Decide what `subject` (a pseudonym, where the view's mode is `standing`) may have recorded.
+
+    `now_ms` is UTC epoch ms, `epoch` the control epoch in which the events were
+    captured. The verdict depends on nothing but the arguments; `Judge` caches it.
+    """
+    state = view.state
+    if not view.fresh:
+        return _refuse(reasons.STALE)
+    policy = state.policy
+    if policy is None:
+        return _refuse(reasons.NO_POLICY)
+    until = _until(state, policy, subject, now_ms)
+    out_of_force = _out_of_force(policy, now_ms) or (reasons.EPOCH if epoch < state.epoch else "")
+    if out_of_force:
+        return _refuse(out_of_force, until)
+    stopping = [switch for switch in state.switches.values() if switch.stops(now_ms)]
+    if any(_covers_all(switch, subject) for switch in stopping):
+        return _refuse(reasons.SWITCH, until)
+    consented, lapsed = _consented(state, policy, subject, now_ms)
+    if not consented:
+        return _refuse(reasons.NOTICE_CHANGED if lapsed else reasons.NO_CONSENT, until)
+    return _by_kind(consented, stopping, until)
+
+
+def _refuse(reason: str, until: int = _FOREVER) -> Verdict:
+    return Verdict(frozenset(), frozenset(), (reason,) * _KINDS, (frozenset(),) * _KINDS, until=until)
+
+
+def _out_of_force(policy: Policy, now_ms: int) -> str:
+    if policy.applied_at > now_ms + MAX_SKEW_MS:
+        return reasons.NO_POLICY
+    if now_ms < policy.valid_from:
+        return reasons.POLICY_NOT_YET
+    return reasons.POLICY_EXPIRED if now_ms >= policy.valid_until else ""
+
+
+def _until(state: ControlState, policy: Policy, subject: str, now_ms: int) -> int:
+    """The next moment at which time alone changes the verdict."""
+    moments = [policy.valid_from, policy.valid_until, policy.applied_at - MAX_SKEW_MS]
+    moments += [word.at - MAX_SKEW_MS for word in state.words_of(subject).values()]
+    moments += [switch.at - MAX_SKEW_MS for switch in state.switches.values()]
+    return min((moment for moment in moments if moment > now_ms), default=_FOREVER)
+
+
+def _covers_all(switch: Switch, subject: str) -> bool:
+    """Whether it stops everything that this subject does.
+
+    No directory says who is in which team, so a team's switch covers everybody: it
+    may stop too much, never too little. So does one for a source that is not known here.
+    """
+    match switch.scope:
+        case "subject":
+            return switch.value == subject
+        case "source":
+            return switch.value not in SOURCES
+        case "purpose" | "application":
+            return False
+        case _:
+            return True
+
+
+def _consented(state: ControlState, policy: Policy, subject: str, now_ms: int) -> tuple[list[PurposeRule], bool]:
+    """The policy's purposes that the subject allows now, and whether others were allowed under another notice."""
+    consented, lapsed = [], False
+    words = state.words_of(subject)
+    for rule in policy.purposes:
+        word = words.get(rule.name)
+        if word is None or not word.granted or word.at > now_ms + MAX_SKEW_MS or not served_fields(rule.name):
+            continue
+        if word.notice == policy.notice:
+            consented.append(rule)
+        else:
+            lapsed = True
+    return consented, lapsed
+
+
+def _by_kind(consented: Sequence[PurposeRule], stopping: Iterable[Switch], until: int) -> Verdict:
+    values: dict[str, set[str]] = {"source": set(), "purpose": set(), "application": set()}
+    for switch in stopping:
+        if switch.scope in values:
+            values[switch.scope].add(switch.value)
+    running = [rule for rule in consented if rule.name not in values["purpose"]]
+    refusal, kind_fields = [], []
+    for source in SOURCE_OF_KIND:
+        using = [rule for rule in running if source in rule.sources] if source not in values["source"] else []
+        fields = frozenset().union(*(served_fields(rule.name).intersection(rule.fields) for rule in using))
+        if using and source:
+            refusal.append(reasons.PASS)
+        else:
+            allowed = source and any(source in rule.sources for rule in consented)
+            refusal.append(reasons.SWITCH if allowed else reasons.SOURCE_NOT_ALLOWED)
+        kind_fields.append(fields)
+    return Verdict(
+        purposes=frozenset(rule.name for rule in running),
+        fields=frozenset().union(*kind_fields),
+        refusal=tuple(refusal),
+        kind_fields=tuple(kind_fields),
+        stopped_applications=frozenset(values["application"]),
+        until=until,
+    )
+
+
+def kinds_open(verdict: Verdict) -> NDArray[np.bool_]:
+    """Return by kind code whether an event of that kind may be captured at all.
+
+    An application that a switch covers is not in it: ask `verdict.stopped_applications`.
+    """
+    passes: NDArray[np.bool_] = np.frombuffer(verdict.codes, dtype=np.uint8) == 0
+    return passes
+
+
+class Judge:
+    """`judge`, remembering its verdicts for as long as they hold. For one thread.
+
+    A verdict holds for one version of the state, and until time alone changes it
+    (a policy begins or runs out); a clock set back makes it judge again.
+    """
+
+    def __init__(self, limit: int = 100_000) -> None:
+        self._limit = limit
+        self._of: tuple[str, int, bool] | None = None
+        self._known: dict[tuple[str, int], tuple[int, Verdict]] = {}
+
+    def __call__(self, view: View, subject: str, now_ms: int, epoch: int) -> Verdict:
+        """Return the verdict, judging only when it is not known. Same arguments as `judge`."""
+        of = (view.state.log, view.state.version, view.fresh)
+        if of != self._of or len(self._known) >= self._limit:
+            self._of = of
+            self._known.clear()
+        judged_at, verdict = self._known.get((subject, epoch), (0, None))
+        if verdict is None or not judged_at <= now_ms < verdict.until:
+            verdict = judge(view, subject, now_ms, epoch)
+            self._known[subject, epoch] = (now_ms, verdict)
+        return verdict
