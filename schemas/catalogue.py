@@ -37,6 +37,8 @@ class Column:
     """An enum's symbols; the wire holds their position. Empty for the other types."""
     default_symbol: str
     """What a reader makes of a symbol it does not know; empty where there is none."""
+    aliases: tuple[str, ...] = ()
+    """Names that the column had in earlier versions."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +132,7 @@ def _column(name: str, field: Mapping[str, Any], enums: Mapping[str, Mapping[str
         type=kind,
         symbols=tuple(enum["symbols"]) if enum is not None else (),
         default_symbol=str(enum.get("default", "")) if enum is not None else "",
+        aliases=tuple(field.get("aliases", ())),
     )
 
 
