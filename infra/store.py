@@ -1,0 +1,266 @@
+"""The one way into ClickHouse: every query and INSERT of ours goes through here.
+
+Nothing of a query, a parameter or a row gets into the message of an error: what
+ClickHouse said stands in `StoreError.detail`, for a person at a terminal to see
+and for nobody to log.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import clickhouse_connect
+import stamina
+from clickhouse_connect.driver.exceptions import ClickHouseError, StreamFailureError
+from clickhouse_connect.driver.exceptions import Error as DriverError
+from urllib3.exceptions import HTTPError
+
+from infra.addresses import Addresses
+from infra.errors import TidegateError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from clickhouse_connect.driver.client import Client
+
+T = TypeVar("T")
+
+TRANSIENT_CODES = frozenset(
+    {
+        159,  # TIMEOUT_EXCEEDED: busy
+        202,  # TOO_MANY_SIMULTANEOUS_QUERIES
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        236,  # ABORTED: shutting down
+        241,  # MEMORY_LIMIT_EXCEEDED: of the server, by the others' queries
+        242,  # TABLE_IS_READ_ONLY: a replica without its keeper
+        243,  # NOT_ENOUGH_SPACE: merges free some
+        252,  # TOO_MANY_PARTS: merges are behind
+        319,  # UNKNOWN_STATUS_OF_INSERT: the token makes a repeat safe
+        373,  # SESSION_IS_LOCKED
+        439,  # CANNOT_SCHEDULE_TASK
+        999,  # KEEPER_EXCEPTION
+    }
+)
+"""ClickHouse's error codes that pass by themselves."""
+
+_AUTHENTICATION_FAILED = 516
+
+# More rows and bytes than any one INSERT of ours holds: it stays one block, so
+# it is atomic (one block into one partition) and has one deduplication token.
+_ONE_BLOCK = {
+    "max_insert_block_size": 1 << 40,
+    "min_insert_block_size_rows": 1 << 40,
+    "min_insert_block_size_bytes": 1 << 50,
+    "input_format_parallel_parsing": 0,
+    # Answered when it is stored, not when it is queued.
+    "async_insert": 0,
+    # The token goes on to the roll-ups, see infra/clickhouse/0004_rollups.sql.
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+}
+
+
+class StoreError(TidegateError):
+    """The store refused, or cannot be reached."""
+
+    def __init__(self, message: str, *, error_code: int | None = None, detail: str = "", transient: bool) -> None:
+        super().__init__(message)
+        self.error_code = error_code
+        """ClickHouse's error code; None where it never answered."""
+        self.detail = detail
+        """What ClickHouse said. It may quote the query or the data: never log it."""
+        self.transient = transient
+        """True where the same call may work later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A result."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    """One tuple a row, in the order of `columns`; times are aware."""
+
+    def dicts(self) -> list[dict[str, Any]]:
+        """Return one dictionary a row."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+class Store:
+    """ClickHouse at one address.
+
+    It connects when first used. Methods may be called from several threads at
+    once: there is no session, and connections are pooled. Do not share one
+    across a fork.
+    """
+
+    def __init__(self, addresses: Addresses, *, deadline_s: float = 30.0) -> None:
+        """Remember where the store is; TidegateError where no address is known.
+
+        `deadline_s`: for how long a call repeats what failed for a reason that
+        may pass; 0 for a single attempt.
+        """
+        self.address = addresses.need("store")
+        self.database = addresses.database
+        self._user = addresses.store_user
+        self._password = addresses.store_password
+        self._deadline_s = deadline_s
+        self._client: Client | None = None
+        self._lock = threading.Lock()
+
+    def ping(self) -> bool:
+        """Tell, with one attempt, whether the store answers."""
+        try:
+            return self._once(lambda client: client.command("SELECT 1") == 1)
+        except StoreError:
+            return False
+
+    def command(
+        self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401 - a value of whatever type the statement yields
+        """Run a statement; return its single value, or a summary where it yields nothing.
+
+        It may run twice when an answer gets lost, so give it statements that bear it.
+        Raises StoreError.
+        """
+        return self._retry(lambda client: client.command(sql, parameters=_dict(params), settings=_dict(settings)))
+
+    def query_rows(
+        self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> Rows:
+        """Run a SELECT; `params` fill its `{name:Type}`. Raises StoreError."""
+
+        def run(client: Client) -> Rows:
+            result = client.query(sql, parameters=_dict(params), settings=_dict(settings))
+            return Rows(tuple(result.column_names), [tuple(row) for row in result.result_rows])
+
+        return self._retry(run)
+
+    def query_arrow(
+        self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+    ) -> pa.Table:
+        """Run a SELECT and return an Arrow table; strings are strings. Raises StoreError."""
+        return self._retry(
+            lambda client: client.query_arrow(
+                sql, parameters=_dict(params), settings=_dict(settings) or {}, use_strings=True
+            )
+        )
+
+    def insert_arrow(self, table: str, rows: pa.Table, token: str | None) -> None:
+        """Store `rows`, all or none, as one block.
+
+        `token` becomes the insert_deduplication_token: a table with a
+        deduplication window stores a token once, however often it comes. None
+        is for tables whose key makes a repeat harmless. Columns are matched by
+        name; columns that are left out take their default. Raises StoreError.
+        """
+        if rows.num_rows == 0:
+            return
+        body = _one_batch(rows)
+        settings: dict[str, Any] = {**_ONE_BLOCK}
+        if token is not None:
+            settings["insert_deduplication_token"] = token
+        self._retry(
+            lambda client: client.raw_insert(
+                table, rows.column_names, insert_block=body, settings=settings, fmt="ArrowStream"
+            )
+        )
+
+    def close(self) -> None:
+        """Close the connections. The next call opens new ones."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _retry(self, call: Callable[[Client], T]) -> T:
+        if self._deadline_s <= 0:
+            return self._once(call)
+        for attempt in stamina.retry_context(
+            on=_is_transient, attempts=None, timeout=self._deadline_s, wait_initial=0.1, wait_max=2.0, wait_jitter=0.2
+        ):
+            with attempt:
+                return self._once(call)
+        raise AssertionError("stamina ends by returning or raising")
+
+    def _once(self, call: Callable[[Client], T]) -> T:
+        try:
+            return call(self._connected())
+        except ClickHouseError as error:
+            raise self._refusal(error) from None
+        except (HTTPError, OSError) as error:
+            raise self._away(type(error).__name__) from None
+
+    def _connected(self) -> Client:
+        with self._lock:
+            if self._client is None:
+                self._client = self._connect()
+            return self._client
+
+    def _connect(self) -> Client:
+        url = urlsplit(self.address)
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            raise TidegateError(f"the store's address {self.address} is not a URL like http://127.0.0.1:8123.")
+        # The database is set afterwards: the first migration has yet to create it.
+        client = clickhouse_connect.get_client(
+            interface=url.scheme,
+            host=url.hostname,
+            port=url.port or (8443 if url.scheme == "https" else 8123),
+            username=self._user,
+            password=self._password,
+            compress=False,
+            connect_timeout=5,
+            send_receive_timeout=300,
+            query_retries=0,
+            autogenerate_session_id=False,
+            tz_mode="aware",
+        )
+        client.database = self.database
+        return client
+
+    def _refusal(self, error: ClickHouseError) -> StoreError:
+        number = error.code if isinstance(error, DriverError) else None
+        if number is None:
+            # No code: the server never answered, or broke off in the middle.
+            return self._away(type(error).__name__)
+        name = getattr(error, "name", None) or "an error"
+        if number == _AUTHENTICATION_FAILED:
+            message = (
+                f"the store at {self.address} does not know user {self._user} with this password: "
+                "check TIDEGATE_STORE_USER and TIDEGATE_STORE_PASSWORD."
+            )
+        else:
+            message = f"the store at {self.address} refused: {name} (code {number})."
+        broke_off = isinstance(error, StreamFailureError)
+        return StoreError(
+            message, error_code=number, detail=str(error), transient=broke_off or number in TRANSIENT_CODES
+        )
+
+    def _away(self, what: str) -> StoreError:
+        return StoreError(
+            f"the store at {self.address} does not answer ({what}): "
+            "is it running? See `tidegate status`, or set TIDEGATE_STORE.",
+            transient=True,
+        )
+
+
+def _is_transient(error: Exception) -> bool:
+    return isinstance(error, StoreError) and error.transient
+
+
+def _dict(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if given is None else dict(given)
+
+
+def _one_batch(rows: pa.Table) -> bytes:
+    """Serialise a table as an Arrow stream of one record batch."""
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows.combine_chunks())
+    written: bytes = sink.getvalue().to_pybytes()
+    return written
