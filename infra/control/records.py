@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from io import BytesIO
 from types import MappingProxyType
 from typing import Any
 
-import fastavro
-
+from schemas import wire
 from schemas.catalogue import SUBJECTS_OF_TOPICS, load
+from schemas.refusals import Refusal
 
 POLICY_TOPIC = "control.policy"
 CONSENT_TOPIC = "control.consent"
@@ -147,11 +146,6 @@ _SCHEMAS = {kind: name for name, kind in _TYPES.items()}
 _TOPICS = {_TYPES[name]: topic for topic, name in SUBJECTS_OF_TOPICS.items() if name in _TYPES}
 
 
-_MARKER = b"\xc3\x01"
-# What fastavro raises on bytes that are not the record.
-_NOT_AVRO = (EOFError, ValueError, IndexError, OverflowError, KeyError, TypeError, MemoryError)
-
-
 def topic_of(record: Record) -> str:
     """Return the control topic that a record belongs on."""
     return _TOPICS[type(record)]
@@ -179,27 +173,18 @@ def consent_key(subject: str, purpose: str) -> str:
 
 def encode(record: Record) -> bytes:
     """Return a record's value as it stands on its topic."""
-    schema = load(_SCHEMAS[type(record)])
-    body = BytesIO()
-    fastavro.schemaless_writer(body, schema.parsed, asdict(record))
-    return _MARKER + schema.fingerprint + body.getvalue()
+    return wire.encode_single(load(_SCHEMAS[type(record)]), asdict(record))
 
 
 def decode(topic: str, value: bytes) -> Record | Unreadable:
     """Read the value of a message of a control topic. Raises nothing: what cannot be read is `Unreadable`."""
-    kind = _TYPES[SUBJECTS_OF_TOPICS[topic]]
-    schema = load(_SCHEMAS[kind])
-    head = _MARKER + schema.fingerprint
-    if not value.startswith(head):
-        return Unreadable("malformed")
-    body = BytesIO(value[len(head) :])
-    try:
-        fields: Any = fastavro.schemaless_reader(body, schema.parsed, None)
-    except _NOT_AVRO:
-        return Unreadable("malformed")
-    if body.tell() != len(value) - len(head):
-        return Unreadable("malformed")
-    return _check(_build(kind, fields))
+    name = SUBJECTS_OF_TOPICS[topic]
+    single = wire.decode_single(value)
+    if isinstance(single, Refusal):
+        return Unreadable(single.value)
+    if single.schema.name != name:
+        return Unreadable("other_schema")
+    return _check(_build(_TYPES[name], single.record))
 
 
 def _build(kind: type[Record], fields: Mapping[str, Any]) -> Record:

@@ -1,0 +1,81 @@
+"""Who a subject is to the system: an identifier that only their own machine can compute.
+
+A subject's key is 32 random bytes in a file that nobody else may read. The
+identifier is derived from it and is what control topics and raw batches carry. The
+minimiser turns it into a pseudonym with a key of its own, and from there on only
+the pseudonym exists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from infra.errors import TidegateError
+
+KEY_BYTES = 32
+_PERSON = b"tidegate-subj"
+"""Sets these digests apart from any other use of BLAKE2b on the same key."""
+_SUBJECT = re.compile(r"[0-9a-f]{32}")
+
+
+def create_key(path: Path) -> bytes:
+    """Write a new random key to `path`, readable by its owner alone, and return it.
+
+    Raises TidegateError when the file is already there: a key is never overwritten.
+    """
+    key = secrets.token_bytes(KEY_BYTES)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise TidegateError(f"{path} is there already; a key is never overwritten. Choose another name.") from error
+    except OSError as error:
+        raise TidegateError(f"cannot write the key file {path}: {error.strerror}.") from error
+    with os.fdopen(handle, "wb") as file:
+        file.write(key)
+    return key
+
+
+def read_key(path: Path) -> bytes:
+    """Return the key in `path`.
+
+    Raises TidegateError when it is not there, is not 32 bytes, or can be read by others.
+    """
+    try:
+        mode = path.stat().st_mode
+        key = path.read_bytes()
+    except FileNotFoundError as error:
+        raise TidegateError(f"there is no key file {path}. Say --create-key to make one.") from error
+    except OSError as error:
+        raise TidegateError(f"cannot read the key file {path}: {error.strerror}.") from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise TidegateError(f"the key file {path} can be read by others. Run `chmod 600 {path}`.")
+    if len(key) != KEY_BYTES:
+        raise TidegateError(f"the key file {path} holds {len(key)} bytes, a key has {KEY_BYTES}. It is not a key.")
+    return key
+
+
+def read_or_create_key(path: Path) -> bytes:
+    """Return the key in `path`, made now when the file is not there. Raises TidegateError as the other two do."""
+    return read_key(path) if path.exists() else create_key(path)
+
+
+def subject_of(key: bytes) -> str:
+    """Return the subject identifier of a key: 32 hex digits, BLAKE2b (RFC 7693) of 16 bytes, personalised."""
+    return hashlib.blake2b(key, digest_size=16, person=_PERSON).hexdigest()
+
+
+def is_subject(text: str) -> bool:
+    """Whether `text` has the form of a subject identifier or a pseudonym: 32 lower-case hex digits."""
+    return _SUBJECT.fullmatch(text) is not None
+
+
+def pseudonym_of(key: bytes, subject: str) -> str:
+    """Return the pseudonym of a subject under the minimiser's key: 32 hex digits of HMAC-SHA256 (RFC 2104)."""
+    return hmac.new(key, subject.encode(), hashlib.sha256).hexdigest()[:32]
