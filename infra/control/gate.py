@@ -26,11 +26,22 @@ from numpy.typing import NDArray
 
 from infra.control import reasons
 from infra.control.state import View
-from infra.control.verdict import Judge, Verdict, judge, kinds_open
+from infra.control.verdict import Judge, Verdict, judge, kinds_open, known_purposes, served_fields
 from schemas.catalogue import KIND_NAMES, POLICY_FIELDS, SOURCE_OF_KIND
 from schemas.events import Column, Events
 
-__all__ = ["Admitted", "Drops", "Judge", "Verdict", "View", "admit", "judge", "kinds_open"]
+__all__ = [
+    "Admitted",
+    "Drops",
+    "Judge",
+    "Verdict",
+    "View",
+    "admit",
+    "judge",
+    "kinds_open",
+    "known_purposes",
+    "served_fields",
+]
 
 _KINDS = len(KIND_NAMES)
 

@@ -42,7 +42,7 @@ def create_key(path: Path) -> bytes:
     return key
 
 
-def read_key(path: Path) -> bytes:
+def load_key(path: Path) -> bytes:
     """Return the key in `path`.
 
     Raises TidegateError when it is not there, is not 32 bytes, or can be read by others.
@@ -61,9 +61,9 @@ def read_key(path: Path) -> bytes:
     return key
 
 
-def read_or_create_key(path: Path) -> bytes:
+def load_or_create_key(path: Path) -> bytes:
     """Return the key in `path`, made now when the file is not there. Raises TidegateError as the other two do."""
-    return read_key(path) if path.exists() else create_key(path)
+    return load_key(path) if path.exists() else create_key(path)
 
 
 def subject_of(key: bytes) -> str:
