@@ -120,7 +120,7 @@ class Store:
 
     def command(
         self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401 - a value of whatever type the statement yields
+    ) -> Any:
         """Run a statement; return its single value, or a summary where it yields nothing.
 
         It may run twice when an answer gets lost, so give it statements that bear it.
