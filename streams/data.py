@@ -19,6 +19,14 @@ Column = NDArray[np.integer[Any]]
 WINDOW_KINDS = ("tumbling", "hopping", "session")
 MAX_WINDOW_MS = 2**31 - 1  # an event's place in its window is an int32: 24 days
 MAX_COPIES = 64  # hopping windows that one event may stand in
+MAX_BATCH_EVENTS = 2**16  # a producer flushes a thousand times earlier
+MAX_TAKE_BYTES = 256 * 1024
+"""How much raw payload one take should hold, if it is more than one message.
+
+An event takes a byte at least in a raw message and, with its number, at most
+about four times its size in the block: so blocks stay near 1 MiB even where
+every message is made to swell, and at 13 bytes an event hold some 20,000 events.
+"""
 
 
 class NotFreshError(Exception):
@@ -87,6 +95,10 @@ class WindowSpec:
     def every_ms(self) -> int:
         """From the start of one slot to the start of the next."""
         return self.step_ms if self.kind == "hopping" else self.size_ms
+
+    def closes_at(self, time: int) -> int:
+        """Return the watermark at which the last slot that may hold an event of this time closes."""
+        return time // self.every_ms * self.every_ms + self.size_ms + self.lateness_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +207,9 @@ class Receipts:
 WINDOW_EVENT_TYPES: Mapping[str, type[np.integer[Any]]] = MappingProxyType(
     {
         "number": np.int64,
-        "offset_ms": np.int32,
+        "offset_ms": np.uint32,
         "kind": np.uint8,
-        "application": np.int32,
+        "application": np.uint16,
         "x": np.int32,
         "y": np.int32,
         "button": np.uint8,

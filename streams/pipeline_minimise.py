@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hmac
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from infra.control.gate import View
+import numpy as np
+
+from infra.control import reasons
+from infra.control.gate import Admitted, Drops, Judge, Verdict, View, admit
+from infra.control.records import MAX_SKEW_MS, Policy
+from infra.errors import TidegateError
+from schemas.catalogue import load
 from schemas.codec import Codec
-from streams.data import BlockOut, RawMessage
+from streams.blocks import BatchRows, Cover, write_block
+from streams.data import BlockOut, BlockStats, Longs, NotFreshError, RawMessage, Split, WindowSpec
+from streams.minimise import coarsen, event_times, own_applications, refuse_misdated, withhold
+from streams.takes import Batches, dead_letters, read_take
+
+_POSITION = frozenset(("x", "y"))
+
+
+@dataclass(slots=True)
+class _Partition:
+    """What is remembered of one raw partition."""
+
+    append_time: int
+    """Reference append time of the last message or tick."""
+    raw_through: int
+    moved_at: int
+    """When `append_time` last rose, on this worker's clock."""
+    open_until: int
+    """The watermark at which the last window that may hold an event of this partition closes."""
+    policy: Policy | None
 
 
 class MinimisePipeline:
@@ -14,8 +42,8 @@ class MinimisePipeline:
 
     The caller sends each block to the same partition number of
     interactions.minimized and awaits it before it calls again for that
-    partition. A take should stay below what one message may hold: a block is
-    about as large as the raw messages it covers.
+    partition. A take should hold no more than MAX_TAKE_BYTES, or one message:
+    a block is about as large as the raw messages it covers.
 
     A partition's state is small (its reference append time, what a tick needs)
     and need not outlive an assignment: `forget` drops it.
@@ -29,21 +57,52 @@ class MinimisePipeline:
         *,
         tick_after_ms: int,
     ) -> None:
-        """`codec_for` maps a schema id to a codec of interaction_batch.
+        """`codec_for` maps a schema id to a codec that reads it as our interaction_batch.
 
         It raises UnknownSchemaError for an id that the registry does not have,
         or SchemaError for a schema that no reader of ours can read; both become
         dead letters. Whatever else it raises (a registry that does not answer)
         passes through `process`: try the same take again.
         """
+        self._key = pseudonym_key
+        self._codec_for = codec_for
+        self._tick_after = tick_after_ms
+        self._worker = worker
+        self._codec = Codec(load("minimised_block"))
+        self._judge = Judge()
+        self._partitions: dict[int, _Partition] = {}
 
     def process(self, partition: int, messages: Sequence[RawMessage], view: View, now_ms: int) -> BlockOut:
         """Make the block of one take: consecutive messages of one partition, in offset order, at least one.
 
         Raises NotFreshError when the view is not fresh: keep the take, wait,
-        call again. Never raises for what a message holds.
+        call again. Raises TidegateError for a policy whose windows are out of
+        range. Never raises for what a message holds.
         """
-        raise NotImplementedError
+        if not view.fresh:
+            raise NotFreshError(view.why)
+        policy = view.state.policy
+        spec = window_spec(policy)
+        append_times = self._append_times(partition, messages, now_ms)
+        batches, faults = read_take(messages, self._codec_for)
+        dead = dead_letters(partition, messages, faults, now_ms)
+        append_time = append_times[np.array(batches.position, np.int64)]
+        admitted, drops = self._gate(batches, append_time, view, now_ms)
+        cover = Cover(partition, messages[0].offset, messages[-1].offset, int(append_times.max()), self._worker, policy)
+        base_time = batches.of_header("base_time")
+        if policy is not None:
+            admitted, base_time = coarsen(admitted, base_time, policy.grid_px, policy.resolution_ms)
+        rows = self._rows(batches, messages, append_time, base_time, admitted.verdicts, policy)
+        admitted, applications = own_applications(admitted, [header["applications"] for header in batches.headers])
+        body = write_block(self._codec, cover, admitted, applications, rows, drops, dead)
+        self._remember(cover, int(append_times[-1]), _open_until(admitted, base_time, spec), now_ms)
+        stats = BlockStats(
+            messages=len(messages),
+            split=Split(int(batches.counts.sum()), kept=len(admitted), dropped=drops.total, late=0),
+            dropped=drops.by_reason(),
+            dead=Counter(letter.reason for letter in dead),
+        )
+        return BlockOut(partition, body, cover.raw_from, cover.raw_through, dead, stats)
 
     def tick(self, partition: int, now_ms: int) -> BlockOut | None:
         """Return a block without batches when the partition has been quiet for `tick_after_ms` and a window is open.
@@ -51,7 +110,139 @@ class MinimisePipeline:
         Call it every second or so, never between a `process` and the end of its
         send. Returns None when there is nothing to say.
         """
-        raise NotImplementedError
+        known = self._partitions.get(partition)
+        if known is None:
+            return None
+        # A clock set back must not hold the ticks up until it has caught up.
+        known.moved_at = min(known.moved_at, now_ms)
+        if known.open_until <= known.append_time or now_ms - known.moved_at < self._tick_after:
+            return None
+        known.moved_at = now_ms
+        known.append_time = max(known.append_time, now_ms - self._tick_after)
+        through = known.raw_through
+        cover = Cover(partition, through + 1, through, known.append_time, self._worker, known.policy)
+        return BlockOut(partition, self._codec.encode(cover.header(), {}), through + 1, through)
 
     def forget(self, partition: int) -> None:
         """Drop a partition's state; call it when the partition is assigned or revoked."""
+        self._partitions.pop(partition, None)
+
+    def _append_times(self, partition: int, messages: Sequence[RawMessage], now_ms: int) -> Longs:
+        """Return each message's reference append time."""
+        known = self._partitions.get(partition)
+        previous = known.append_time if known else -1
+        times = []
+        for message in messages:
+            previous = _append_time(message, previous, now_ms)
+            times.append(previous)
+        return np.array(times, np.int64)
+
+    def _gate(self, batches: Batches, append_time: Longs, view: View, now_ms: int) -> tuple[Admitted, Drops]:
+        """Refuse what is misdated, then what the control plane does not allow, and withhold fields."""
+        policy = view.state.policy
+        dated, misdated = batches.events(), Drops.none()
+        if policy is not None:
+            latest = append_time + policy.future_tolerance_ms
+            dated, misdated = refuse_misdated(dated, batches.of_header("base_time"), latest)
+        verdicts = [self._judge(view, header["subject"], now_ms, header["epoch"]) for header in batches.headers]
+        admitted, refused = admit(dated, verdicts, [header["applications"] for header in batches.headers])
+        return withhold(admitted), misdated.merge(refused) if len(misdated) else refused
+
+    def _rows(
+        self,
+        batches: Batches,
+        messages: Sequence[RawMessage],
+        append_time: Longs,
+        base_time: Longs,
+        verdicts: Sequence[Verdict],
+        policy: Policy | None,
+    ) -> BatchRows:
+        names = [rule.name for rule in policy.purposes] if policy else []
+        seen = [not verdict.fields.isdisjoint(_POSITION) for verdict in verdicts]
+        return BatchRows(
+            session=[header["session"] for header in batches.headers],
+            subject=[self._pseudonym(header["subject"]) for header in batches.headers],
+            producer_dropped=[_known(header["dropped"]) for header in batches.headers],
+            columns={
+                "batch_offset": np.array([messages[at].offset for at in batches.position], np.int64),
+                "batch_append_time": append_time,
+                "batch_first_number": batches.of_header("first_number"),
+                "batch_count": batches.counts,
+                "batch_captured": batches.of_header("captured"),
+                "batch_final": batches.of_header("final"),
+                "batch_purposes": np.array([_bits(verdict.purposes, names) for verdict in verdicts], np.int64),
+                "batch_base_time": base_time,
+                # A screen's size says something only beside a position.
+                "batch_screen_width": batches.of_header("screen_width") * np.array(seen, np.int64),
+                "batch_screen_height": batches.of_header("screen_height") * np.array(seen, np.int64),
+            },
+        )
+
+    def _pseudonym(self, subject: str) -> str:
+        """Return the keyed pseudonym: HMAC-SHA256, its first 32 hex digits."""
+        return hmac.digest(self._key, subject.encode(), "sha256").hex()[:32]
+
+    def _remember(self, cover: Cover, append_time: int, open_until: int, now_ms: int) -> None:
+        known = self._partitions.get(cover.partition)
+        moved = known is None or append_time > known.append_time
+        self._partitions[cover.partition] = _Partition(
+            append_time=append_time,
+            raw_through=cover.raw_through,
+            moved_at=now_ms if moved or known is None else known.moved_at,
+            open_until=max(open_until, known.open_until if known else -1),
+            policy=cover.policy,
+        )
+
+
+def window_spec(policy: Policy | None) -> WindowSpec | None:
+    """Return how a policy cuts time; None without one.
+
+    Raises TidegateError for windows out of range: nothing passes until there
+    is another policy, and nothing is lost.
+    """
+    if policy is None:
+        return None
+    try:
+        return WindowSpec(
+            policy.window_kind, policy.window_size_ms, policy.window_step_ms, policy.window_gap_ms, policy.lateness_ms
+        )
+    except ValueError as error:
+        raise TidegateError(
+            f"policy {policy.name} version {policy.version} cannot be followed: {error}. "
+            "Apply a higher version with other windows."
+        ) from error
+
+
+def _append_time(message: RawMessage, previous: int, now_ms: int) -> int:
+    """Say when a message was appended; where the broker does not, without letting a device push time forward.
+
+    A timestamp ahead of this worker's clock by more than clocks may differ is
+    a device's error: it moves nothing. Otherwise a backlog that holds one such
+    message would make all that follow it late.
+    """
+    stamp = message.timestamp_ms
+    if message.append_time_known and stamp >= 0:
+        return stamp
+    if not 0 <= stamp <= now_ms + MAX_SKEW_MS:
+        return previous if previous >= 0 else now_ms
+    return min(now_ms, max(previous, stamp))
+
+
+def _open_until(admitted: Admitted, base_time: Longs, spec: WindowSpec | None) -> int:
+    if spec is None or not len(admitted):
+        return -1
+    return spec.closes_at(int(event_times(base_time, admitted.events).max()))
+
+
+def _bits(purposes: frozenset[str], names: Sequence[str]) -> int:
+    return sum(1 << bit for bit, name in enumerate(names) if name in purposes)
+
+
+def _known(dropped: Mapping[str, int]) -> Mapping[str, int]:
+    """Return a producer's counts under reasons that we know; a word of its own must not reach the tables."""
+    if all(reason in reasons.CODES for reason in dropped):
+        return dropped
+    counts: Counter[str] = Counter()
+    for reason, count in dropped.items():
+        counts[reason if reason in reasons.CODES else reasons.MALFORMED] += count
+    return counts

@@ -2,11 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
 
 from infra.control.gate import View
+from schemas import wire
+from schemas.catalogue import SchemaError
 from schemas.codec import Codec
-from streams.data import ClosedSlot, DeadLetter, LedgerRow, Receipts, SlotKey
+from schemas.refusals import Refusal
+from streams.blocks import Block, BlockError, read_block
+from streams.data import (
+    ClosedSlot,
+    DeadLetter,
+    LedgerRow,
+    Longs,
+    NotFreshError,
+    Receipts,
+    SlotKey,
+    Split,
+    UnknownSchemaError,
+)
+from streams.rows import BlockReceipt, judged_rows, receipts_of
+from streams.window import Chunk, assemble, place
+
+MINIMISED_TOPIC = "interactions.minimized"
+
+
+@dataclass(slots=True)
+class _Slot:
+    first_offset: int
+    """Block that opened it: a replay must begin there or before."""
+    chunks: list[Chunk] = field(default_factory=list)
+
+
+class _Before(NamedTuple):
+    """What was so before the block at `offset` was added."""
+
+    offset: int
+    watermark: int
+    raw_through: int
+
+
+class _Unreadable(NamedTuple):
+    reason: str
+    schema_id: int
 
 
 class WindowPipeline:
@@ -39,29 +82,57 @@ class WindowPipeline:
 
         Raises ValueError when the row belongs to another log or partition.
         """
+        if ledger is not None and (ledger.log, ledger.partition) != (log, partition):
+            raise ValueError(f"ledger row of {ledger.log}/{ledger.partition} given for {log}/{partition}")
+        self.log = log
+        self.partition = partition
+        self.watermark = ledger.watermark if ledger else -1
+        self.raw_through = ledger.raw_through if ledger else -1
+        self.raw_gap = 0
+        self.repeats = 0
+        self._codec_for = codec_for
+        self._start = ledger.replay_from if ledger else None
+        self._closed_through = ledger.closed_through if ledger else -1
+        self._next = self._start or 0
+        self._slots: dict[SlotKey, _Slot] = {}
+        self._receipts: list[BlockReceipt] = []
+        self._history: list[_Before] = []
 
     @property
     def start_offset(self) -> int | None:
         """Where to read interactions.minimized from: the ledger's `replay_from`; None: from the beginning."""
-        raise NotImplementedError
+        return self._start
 
     @property
     def open_events(self) -> int:
-        """Events held for windows that are not confirmed yet."""
-        raise NotImplementedError
+        """Events held for windows that are not confirmed yet; one in several hopping windows counts in each."""
+        return sum(len(chunk) for slot in self._slots.values() for chunk in slot.chunks)
 
     def add(self, offset: int, value: bytes, now_ms: int) -> DeadLetter | None:
         """Take in the message at `offset` of interactions.minimized, Confluent frame and all.
 
         Returns a dead letter when it cannot be read, and changes nothing then;
         its `at` is `now_ms`, which serves nothing else. Raises ValueError when
-        `offset` is not above the last one.
+        `offset` is not above the last one, and what `codec_for` raises when it
+        cannot ask the registry: add the same message again.
         """
-        raise NotImplementedError
+        if offset < self._next:
+            raise ValueError(f"offset {offset} of {MINIMISED_TOPIC}/{self.partition} was added before")
+        block = self._read(value)
+        if isinstance(block, _Unreadable):
+            self._next = offset + 1
+            return self._dead_letter(offset, value, block, now_ms)
+        self._history.append(_Before(offset, self.watermark, self.raw_through))
+        first = int(np.searchsorted(block.batches["offset"], self.raw_through, side="right"))
+        late = self._collect(offset, block, first)
+        self._receipts.append(BlockReceipt(offset, block.receipt_only(), first, late))
+        self._advance(block, first)
+        self._next = offset + 1
+        return None
 
     def due(self) -> list[SlotKey]:
         """Return the slots that the watermark has passed and that are not confirmed, in the order they close."""
-        raise NotImplementedError
+        return sorted(key for key in self._slots if key.closes_at <= self.watermark)
 
     def close(self, key: SlotKey, view: View, now_ms: int) -> ClosedSlot:
         """Build the INSERT of one slot: its rows, each judged once more by its pseudonym. Changes nothing.
@@ -70,17 +141,32 @@ class WindowPipeline:
         count in the row's `refused`. Raises NotFreshError when the view is not
         fresh, KeyError when the slot is not held.
         """
-        raise NotImplementedError
+        if not view.fresh:
+            raise NotFreshError(view.why)
+        windows = assemble(self._slots[key].chunks, key.spec, key.start)
+        rows = judged_rows(self.log, self.partition, key, windows, view, now_ms)
+        stored, refused = sum(rows.stored), sum(sum(counts.values()) for counts in rows.refused)
+        spec = key.spec
+        return ClosedSlot(
+            key=key,
+            token=f"{self.log}/{self.partition}/{spec.kind}/{spec.size_ms}/{spec.step_ms}/{spec.gap_ms}"
+            f"/{spec.lateness_ms}/{key.start}",
+            slot_start=key.start,
+            rows=rows,
+            split=Split(windows.primary, kept=stored, dropped=refused, late=0),
+        )
 
     def confirm(self, key: SlotKey) -> None:
         """Forget a slot whose INSERT is done. Raises KeyError when it is not held."""
+        del self._slots[key]
 
     def receipts(self) -> Receipts | None:
         """Return the receipts of all blocks not confirmed yet, or None. Changes nothing."""
-        raise NotImplementedError
+        return receipts_of(self.log, self.partition, self._receipts) if self._receipts else None
 
     def confirm_receipts(self, receipts: Receipts) -> None:
         """Forget the blocks that `receipts` covers; those added since stay."""
+        del self._receipts[: receipts.blocks]
 
     def ledger_row(self, next_offset: int) -> LedgerRow:
         """Return the row to write now; `next_offset` is the offset after the last one added.
@@ -88,4 +174,71 @@ class WindowPipeline:
         Call it once a round of receipts and slots is confirmed; what is not
         confirmed holds `replay_from` and `closed_through` back.
         """
-        raise NotImplementedError
+        needed = [slot.first_offset for slot in self._slots.values()] + [each.offset for each in self._receipts[:1]]
+        replay_from = min(needed, default=next_offset)
+        self._history = [before for before in self._history if before.offset >= replay_from]
+        now = _Before(next_offset, self.watermark, self.raw_through)
+        before = self._history[0] if self._history else now
+        closed_through = min((key.closes_at - 1 for key in self._slots), default=self.watermark)
+        self._closed_through = max(self._closed_through, min(closed_through, self.watermark))
+        return LedgerRow(
+            self.log, self.partition, self._closed_through, replay_from, before.watermark, before.raw_through
+        )
+
+    def _read(self, value: bytes) -> Block | _Unreadable:
+        frame = wire.unframe(value)
+        if isinstance(frame, Refusal):
+            return _Unreadable(frame, -1)
+        claimed = min(frame.schema_id, 2**31 - 1)
+        try:
+            codec = self._codec_for(frame.schema_id)
+        except (UnknownSchemaError, SchemaError):
+            return _Unreadable(Refusal.UNKNOWN_SCHEMA, claimed)
+        decoded = codec.decode([frame.body])
+        if decoded.refused:
+            return _Unreadable(decoded.refused[0][1], claimed)
+        try:
+            return read_block(decoded, self.partition)
+        except BlockError as error:
+            return _Unreadable(str(error), claimed)
+
+    def _dead_letter(self, offset: int, value: bytes, why: _Unreadable, now_ms: int) -> DeadLetter:
+        return DeadLetter(
+            topic=MINIMISED_TOPIC,
+            partition=self.partition,
+            offset=offset,
+            reason=str(why.reason),
+            schema_id=why.schema_id,
+            size=len(value),
+            digest=hashlib.sha256(value).hexdigest(),
+            at=now_ms,
+        )
+
+    def _collect(self, offset: int, block: Block, first: int) -> Longs:
+        """Put the events of the batches from `first` on into their slots; return how many are late, by batch.
+
+        A batch is measured by the watermark before it, not before its block: so
+        what is late does not depend on how the minimiser grouped batches.
+        """
+        batches = len(block.keys)
+        begin = int(np.searchsorted(block.batch, first))
+        if block.spec is None or begin == len(block.batch):
+            return np.zeros(batches, np.int64)
+        seen = np.concatenate(([self.watermark], block.batches["append_time"][first:-1]))
+        before = np.zeros(batches, np.int64)
+        before[first:] = np.maximum.accumulate(seen)
+        late, slots = place(block.time[begin:], before[block.batch[begin:]], block.spec)
+        for start, rows in slots:
+            key = SlotKey(start + block.spec.size_ms + block.spec.lateness_ms, start, block.spec)
+            if key.closes_at > self._closed_through:  # else a replay of what is stored
+                slot = self._slots.setdefault(key, _Slot(offset))
+                slot.chunks.append(block.chunk(rows, begin, start))
+        return np.bincount(block.batch[begin:][late], minlength=batches)
+
+    def _advance(self, block: Block, first: int) -> None:
+        self.repeats += first
+        if self.raw_through >= 0:
+            self.raw_gap += max(0, block.raw_from - self.raw_through - 1)
+        self.raw_through = max(self.raw_through, block.raw_through)
+        append_times = block.batches["append_time"][first:]
+        self.watermark = max(self.watermark, block.append_time, int(append_times.max(initial=-1)))

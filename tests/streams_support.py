@@ -1,0 +1,106 @@
+"""What tests of the stream processors share: a policy, a view, raw messages, blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from infra.control.records import Policy, PurposeRule
+from infra.control.state import ControlState, View, Word
+from schemas import wire
+from schemas.catalogue import KINDS, POLICY_FIELDS, SOURCES, load
+from schemas.codec import Codec
+from streams.data import RawMessage, UnknownSchemaError
+from streams.pipeline_minimise import MinimisePipeline
+
+T0 = 1_767_225_600_000  # 2026-01-01, a multiple of a minute
+RAW_ID, BLOCK_ID = 7, 8
+KEY = b"k" * 32
+RAW_CODEC = Codec(load("interaction_batch"))
+BLOCK_CODEC = Codec(load("minimised_block"))
+TRAINING, RESEARCH = "assistant-training", "usability-research"
+ANN = "a" * 32
+BOB = "b" * 32
+
+
+def codec_for(schema_id: int) -> Codec:
+    try:
+        return {RAW_ID: RAW_CODEC, BLOCK_ID: BLOCK_CODEC}[schema_id]
+    except KeyError:
+        raise UnknownSchemaError(schema_id) from None
+
+
+def rule(name: str = TRAINING, sources: Sequence[str] = SOURCES, fields: Sequence[str] = POLICY_FIELDS) -> PurposeRule:
+    return PurposeRule(name, "for a test", tuple(sources), tuple(fields), 30)
+
+
+def policy(**changes: Any) -> Policy:
+    plain = Policy(
+        name="test",
+        version=1,
+        valid_from=T0 - 10**9,
+        valid_until=T0 + 10**10,
+        notice="n1",
+        purposes=(rule(), rule(RESEARCH)),
+        grid_px=1,
+        resolution_ms=1,
+        future_tolerance_ms=5_000,
+        window_kind="tumbling",
+        window_size_ms=10_000,
+        window_step_ms=10_000,
+        window_gap_ms=0,
+        lateness_ms=5_000,
+        approvers=(),
+        applied_at=T0 - 10**9,
+        applied_by="test",
+    )
+    return replace(plain, **changes)
+
+
+def view_of(
+    in_force: Policy | None,
+    consents: Mapping[str, Iterable[str]],
+    *,
+    fresh: bool = True,
+    notice: str = "n1",
+    **state: Any,
+) -> View:
+    words = {who: {name: Word(True, notice, T0 - 10**8) for name in names} for who, names in consents.items()}
+    return View(ControlState(log="1", policy=in_force, consents=words, **state), fresh, "" if fresh else "no heartbeat")
+
+
+def raw_body(times: Sequence[int], *, kinds: Sequence[int] | int = KINDS["pointer_move"], **fields: Any) -> bytes:
+    """An InteractionBatch with events at `times`; other keyword arguments are header fields or columns."""
+    n = len(times)
+    base = fields.pop("base_time", times[0] if n else T0)
+    header = {
+        "session": "s1", "subject": ANN, "producer": "test/1", "epoch": 0, "first_number": 0, "dropped": {},
+        "final": False, "base_time": base, "screen_width": 1920, "screen_height": 1080,
+        "applications": ["", "editor", "browser"], "labels": ["", "Save"],
+    }  # fmt: skip
+    header |= {name: fields.pop(name) for name in list(fields) if name in header}
+    header["captured"] = fields.pop("captured", header["first_number"] + n)
+    columns = {
+        "offset_ms": np.array([time - base for time in times], np.int64),
+        "kind": np.broadcast_to(np.asarray(kinds, np.int64), n),
+        **{name: np.broadcast_to(np.asarray(value, np.int64), n) for name, value in fields.items()},
+    }
+    return RAW_CODEC.encode(header, columns)
+
+
+def raw_message(offset: int, times: Sequence[int], *, append: int | None = None, **fields: Any) -> RawMessage:
+    stamp = append if append is not None else max(times, default=T0)
+    return RawMessage(offset, stamp, True, wire.frame(RAW_ID, raw_body(times, **fields)))
+
+
+def minimiser(**changes: Any) -> MinimisePipeline:
+    return MinimisePipeline("test/1", KEY, codec_for, **{"tick_after_ms": 1_000, **changes})
+
+
+def read_block(body: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    decoded = BLOCK_CODEC.decode([body])
+    assert not decoded.refused
+    return decoded.headers[0], decoded.columns
