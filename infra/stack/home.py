@@ -116,12 +116,13 @@ class Home:
         notes = []
         for name in names:
             port = remembered.get(name)
-            if not isinstance(port, int) or port in ports.values() or not is_free(port):
+            if type(port) is not int or port not in PORTS or port in ports.values():
                 ports[name] = _free_port(set(ports.values()))
-                if isinstance(port, int):
-                    notes.append(f"port {port} is taken: {name} is on {ports[name]} now")
-            else:
+            elif is_free(port):
                 ports[name] = port
+            else:
+                ports[name] = _free_port(set(ports.values()))
+                notes.append(f"port {port} is taken: {name} is on {ports[name]} now")
         _replace(self.root / PORTS_FILE, json.dumps(remembered | ports) + "\n")
         return ports, notes
 
@@ -132,7 +133,7 @@ def is_free(port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, for the sake of TIME_WAIT
         try:
             probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
+        except OSError:
             return False
     return True
 

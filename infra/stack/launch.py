@@ -32,6 +32,7 @@ from infra.stack.supervisor import Supervisor
 
 Tell = Callable[[str, str], None]
 
+KEY_VARIABLE = "TIDEGATE_PSEUDONYM_KEY"
 DOWN_SECONDS = 60.0
 """How long `down` waits for an orderly end: every deadline of `Part.stop_seconds` in a row, and a little."""
 GONE_SECONDS = 5.0
@@ -93,7 +94,7 @@ def _make(home: Home, settings: Settings, notes: list[str], tell: Tell) -> tuple
     server = telemetry.serve(ports["supervisor"], registry=registry)
     made = Supervisor(
         home,
-        parts.lay_out(home, external, ports, settings.workers),
+        parts.lay_out(home, external, ports, settings.workers, _key(home)),
         _addresses(external, ports),
         _environment(home, own_broker=not external.kafka),
         SupervisorMetrics(registry),
@@ -116,9 +117,14 @@ def _addresses(external: Addresses, ports: Mapping[str, int]) -> Addresses:
     )
 
 
+def _key(home: Home) -> Path:
+    chosen = os.environ.get(KEY_VARIABLE)
+    return Path(chosen).absolute() if chosen else home.pseudonym_key()
+
+
 def _environment(home: Home, *, own_broker: bool) -> dict[str, str]:
     """Return what every part inherits. The key's path is not among it."""
-    env = {name: value for name, value in os.environ.items() if name != "TIDEGATE_PSEUDONYM_KEY"}
+    env = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
     if own_broker:
         env.pop("TIDEGATE_LOG", None)  # the embedded log's name is the supervisor's to give
     return env | {"TIDEGATE_HOME": str(home.root)}

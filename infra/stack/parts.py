@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -66,7 +67,7 @@ def parse_workers(text: str) -> dict[str, int]:
     wanted = dict.fromkeys(ROLES, 0)
     for item in filter(None, (item.strip() for item in text.split(","))):
         name, _, count = item.partition("=")
-        if name not in wanted or not count.isdigit() or int(count) > MOST_WORKERS:
+        if name not in wanted or not re.fullmatch("[0-9]{1,2}", count) or int(count) > MOST_WORKERS:
             raise TidegateError(
                 f"--workers does not understand `{item}`: say how many of each, up to {MOST_WORKERS}, "
                 "as in `minimise=2,window=1`.",
@@ -83,8 +84,8 @@ def port_names(addresses: Addresses, workers: Mapping[str, int]) -> list[str]:
     return [*(name for name, elsewhere in own.items() if not elsewhere), "authority", "supervisor", *named]
 
 
-def lay_out(home: Home, external: Addresses, ports: Mapping[str, int], workers: Mapping[str, int]) -> Layout:
-    """Build the parts; what `external` names is run by somebody else."""
+def lay_out(home: Home, external: Addresses, ports: Mapping[str, int], workers: Mapping[str, int], key: Path) -> Layout:
+    """Build the parts; what `external` names is run by somebody else, and `key` is for the minimiser alone."""
     at = ["--home", str(home.root)]
     services = []
     if not external.store:
@@ -108,7 +109,7 @@ def lay_out(home: Home, external: Addresses, ports: Mapping[str, int], workers: 
         services=tuple(services),
         migrations=Part("migrations", _python("tidegate", "store", "migrate")),
         topics=Part("topics", _python("tidegate", "topics", "apply")),
-        dependents=((authority,), _workers(home.pseudonym_key(), ports, workers)),
+        dependents=((authority,), _workers(key, ports, workers)),
     )
 
 
