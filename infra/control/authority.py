@@ -16,6 +16,7 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ from infra import telemetry
 from infra.addresses import Addresses
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import HEARTBEAT_TOPIC, Heartbeat, encode, key_of
+from infra.errors import TidegateError
 from infra.metrics import AuthorityMetrics
 
 INTERVAL = 0.2
@@ -127,4 +129,8 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    try:
+        typer.run(main)
+    except TidegateError as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(problem.code)

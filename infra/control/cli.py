@@ -1,0 +1,13 @@
+"""The control commands: `tidegate policy`, `tidegate consent` and `tidegate switch`.
+
+They write records to the control topics, or read those to their end and show what
+stands there. The broker is all they need.
+"""
+
+from __future__ import annotations
+
+from infra.control.consent_cli import consent
+from infra.control.policy_cli import policy
+from infra.control.switch_cli import switch
+
+__all__ = ["consent", "policy", "switch"]

@@ -1,0 +1,70 @@
+"""What the control commands share: reading the control topics to their end, and printing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from infra.addresses import Addresses
+from infra.control.reader import ControlReader
+from infra.control.state import View
+from infra.errors import TidegateError
+
+READ_SECONDS = 3.0
+"""How long the control topics may take to be read to their end before it is said that they cannot be."""
+HEARTBEAT_SECONDS = 1.0
+"""How long to listen for the authority: five heartbeats."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+By = Annotated[str, typer.Option("--by", help="Who does it, as others shall see it. [default: your user name]")]
+
+
+def read_control(addresses: Addresses, *, listen: bool = False) -> View:
+    """Read the control topics to their end; `listen` for the authority too, so as to say whether it agrees.
+
+    The end of a topic is what the broker names with each fetch, which holds on
+    every broker, unlike a look-up of end offsets.
+    """
+    with ControlReader(addresses, "consent") as reader:
+        view = reader.wait_for(lambda _: reader.read_to_end, READ_SECONDS)
+        if not reader.read_to_end:
+            raise TidegateError(
+                f"the control topics at {addresses.kafka} could not be read to their end within {READ_SECONDS:g} s "
+                f"({view.why}). See whether the broker runs with `tidegate status`; "
+                "`tidegate topics apply` creates topics that are missing."
+            )
+        return reader.wait_fresh(HEARTBEAT_SECONDS) if listen else view
+
+
+def moment(ms: int) -> str:
+    """Return UTC epoch ms as people read it."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def answer(as_json: bool, document: object, told: Callable[[], None]) -> None:
+    """Print the document, or let `told` tell a person."""
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        told()
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table; rich leaves out colours where there is no terminal."""
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        made.add_row(*row)
+    Console(highlight=False).print(made)
+
+
+def show_freshness(view: View) -> None:
+    """Say when gates are closed because no authority vouches for what was read."""
+    if not view.fresh:
+        print(f"Gates are closed, and this is as far as the log could be read: {view.why}.")
