@@ -1,0 +1,174 @@
+"""The minimiser: raw batches in, one minimised block a take and partition out.
+
+The blocks of one worker cover contiguous raw offsets: a block is sent and
+acknowledged before the next of its partition is made, and what fails is sent
+again, the same bytes. Where to begin comes from the ledger, so blocks may be
+sent a second time after a restart; the windower knows them by their offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.control.reader import ControlReader, wall_ms
+from infra.control.records import STANDING_TOPIC, Standing, encode, key_of
+from infra.metrics import MinimiserMetrics
+from infra.store import Store
+from infra.topics import DEAD_LETTER, MINIMIZED
+from streams import ledger
+from streams.codecs import Framer
+from streams.data import MAX_TAKE_BYTES, BlockOut, NotFreshError, RawMessage
+from streams.patience import Patience
+from streams.pipeline_minimise import MinimisePipeline
+from streams.standing import Translator
+
+Send = Callable[[str, int, bytes | None, bytes], Awaitable[None]]
+"""Send a value to topic and partition, with a key, and return when it is acknowledged."""
+
+LOG_APPEND_TIME = 1
+"""Kafka's code for a timestamp that the broker itself gave."""
+GATE_POLL_SECONDS = 0.02
+"""How soon a worker notices that its gate has opened."""
+STANDING_POLL_SECONDS = 0.05
+"""How soon a consent or its withdrawal is passed on: a part of the second that stopping may take."""
+STANDING_REVIEW_SECONDS = 5.0
+"""How soon a consent dated a little in the future takes effect downstream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Minimiser:
+    """What all partitions of this process share."""
+
+    log: str
+    pipeline: MinimisePipeline
+    gate: ControlReader
+    store: Store
+    send: Send
+    blocks: Framer
+    dead_letters: Framer
+    metrics: MinimiserMetrics
+    patience: Callable[[str, Callable[[], None]], Patience]
+    """Makes the patience for one service (`broker`, `registry`, `store`), which beats as it waits."""
+    lock: asyncio.Lock
+    """One take at a time: work is CPU, and the gate's view must be of the moment in which it is done."""
+
+    def partition(self, partition: int, beat: Callable[[], None]) -> MinimisedPartition:
+        """Return the work of one partition from now on."""
+        return MinimisedPartition(self, partition, beat)
+
+
+class MinimisedPartition:
+    """One raw partition, from its assignment to its revocation."""
+
+    def __init__(self, shared: Minimiser, partition: int, beat: Callable[[], None]) -> None:
+        self._shared = shared
+        self._partition = partition
+        self._beat = beat
+        self._broker = shared.patience("broker", beat)
+        self._registry = shared.patience("registry", beat)
+        self._store = shared.patience("store", beat)
+
+    async def begin(self) -> int | None:
+        """Begin behind the last raw offset that the ledger vouches for."""
+        shared = self._shared
+        shared.pipeline.forget(self._partition)
+        row = await self._store.do(lambda: asyncio.to_thread(ledger.read, shared.store, shared.log, self._partition))
+        return None if row is None or row.raw_through < 0 else row.raw_through + 1
+
+    async def take(self, records: Sequence[Any]) -> None:
+        """Minimise messages and send them on, block by block."""
+        for chunk in _chunks(records, MAX_TAKE_BYTES):
+            block = await self._minimise(chunk)
+            await self._deliver(block)
+            self._count(chunk, block)
+
+    async def idle(self) -> None:
+        """Send a tick where one is due."""
+        tick = self._shared.pipeline.tick(self._partition, wall_ms())
+        if tick is not None:
+            await self._deliver(tick)
+            self._shared.metrics.ticks.inc()
+
+    def repeats(self, count: int) -> None:
+        """Count batches met again."""
+        self._shared.metrics.repeats.inc(count)
+
+    def end(self) -> None:
+        """Drop what was known of the partition, its gauge among it."""
+        self._shared.pipeline.forget(self._partition)
+        self._shared.metrics.append_age.remove_by_labels({"partition": str(self._partition)})
+
+    async def _minimise(self, chunk: Sequence[RawMessage]) -> BlockOut:
+        """Wait for a fresh gate and for the registry, as long as it takes."""
+        while True:
+            try:
+                return await self._registry.do(lambda: self._try(chunk))
+            except NotFreshError:
+                self._beat()
+                await asyncio.sleep(GATE_POLL_SECONDS)
+
+    async def _try(self, chunk: Sequence[RawMessage]) -> BlockOut:
+        shared = self._shared
+        async with shared.lock:
+            view = shared.gate.view()
+            if not view.fresh:
+                raise NotFreshError
+            return await asyncio.to_thread(shared.pipeline.process, self._partition, chunk, view, wall_ms())
+
+    async def _deliver(self, block: BlockOut) -> None:
+        shared = self._shared
+        for letter in block.dead_letters:
+            value = shared.dead_letters.dead_letter(letter)
+            await self._broker.do(lambda value=value: shared.send(DEAD_LETTER, self._partition, None, value))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+        framed = shared.blocks.body(block.body)
+        await self._broker.do(lambda: shared.send(MINIMIZED, self._partition, None, framed))
+
+    def _count(self, chunk: Sequence[RawMessage], block: BlockOut) -> None:
+        metrics, stats = self._shared.metrics, block.stats
+        metrics.take.observe(len(chunk))
+        metrics.blocks.inc()
+        metrics.batches.inc(stats.messages - sum(stats.dead.values()))
+        metrics.events.inc(stats.split.input)
+        metrics.kept.inc(stats.split.kept)
+        for reason, count in stats.dropped.items():
+            metrics.dropped.labels(reason=reason).inc(count)
+        for reason, count in stats.dead.items():
+            metrics.dead_letters.labels(reason=reason).inc(count)
+        metrics.append_age.labels(partition=self._partition).set(time.time() - chunk[-1].timestamp_ms / 1000)
+
+
+def _chunks(records: Sequence[Any], most: int) -> Iterator[list[RawMessage]]:
+    """Cut messages into takes of at most `most` bytes, at least one message each."""
+    chunk: list[RawMessage] = []
+    size = 0
+    for record in records:
+        value = record.value or b""
+        if chunk and size + len(value) > most:
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(RawMessage(record.offset, record.timestamp, record.timestamp_type == LOG_APPEND_TIME, value))
+        size += len(value)
+    if chunk:
+        yield chunk
+
+
+async def keep_standing(gate: ControlReader, translator: Translator, send: Send, broker: Patience) -> None:
+    """Publish who consents to what, by pseudonym: completely at the start, then every change. Runs until cancelled."""
+    seen, review_at = -1, 0.0
+    while True:
+        view, now = gate.view(), time.monotonic()
+        if view.fresh and (view.state.version != seen or translator.behind(view.state) or now >= review_at):
+            records = await asyncio.to_thread(translator.changes, view.state, wall_ms())
+            for record in records:
+                await broker.do(lambda record=record: _publish(send, record))  # type: ignore[misc]  # as above
+            translator.published(records)
+            seen, review_at = view.state.version, now + STANDING_REVIEW_SECONDS
+        await asyncio.sleep(STANDING_POLL_SECONDS)
+
+
+async def _publish(send: Send, record: Standing) -> None:
+    await send(STANDING_TOPIC, 0, key_of(record).encode(), encode(record))
