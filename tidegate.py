@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from infra.errors import TidegateError
@@ -35,21 +34,35 @@ GROUPS: dict[str, tuple[str, str, str]] = {
 
 
 class LazyGroup(TyperGroup):
-    """Imports a group's module when that group is called, so that a producer never loads Faust."""
+    """Imports a group's module when that group is called, so that a producer never loads Faust.
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    Typer carries its own copy of click, whose types it does not export: hence Any.
+    """
+
+    _listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
         """Every group, in the order of the table above."""
         return list(GROUPS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Import one group's module and return its command; None where there is no such group."""
-        entry = GROUPS.get(cmd_name)
-        if entry is None:
+        if cmd_name not in GROUPS:
             return None
-        module, attribute, _ = entry
-        command: click.Command = get_command(getattr(_import(module), attribute))
+        module, attribute, short = GROUPS[cmd_name]
+        if self._listing:
+            return TyperCommand(cmd_name, help=short)
+        command = get_command(getattr(_import(module), attribute))
         command.name = cmd_name
         return command
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """List the groups by the table alone: help is shown without importing what it is about."""
+        self._listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._listing = False
 
 
 def _import(module: str) -> Any:
@@ -87,6 +100,7 @@ app = typer.Typer(
     cls=LazyGroup,
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     help="Consent-gated streaming of interaction events: "
     "nothing passes unless a policy, a consent and every switch allow it.",
     epilog="Start with `tidegate up --detach`, then `tidegate status`. Exit codes: 0 fine, 1 refused or failed, "
@@ -98,9 +112,7 @@ app = typer.Typer(
 def root(
     home: Annotated[
         Path | None,
-        typer.Option(
-            help="Where the stack keeps its state [env TIDEGATE_HOME, default .tidegate].", show_default=False
-        ),
+        typer.Option(help="Where the stack keeps its state (TIDEGATE_HOME, else .tidegate).", show_default=False),
     ] = None,
 ) -> None:
     if home is not None:

@@ -56,8 +56,7 @@ class Addresses:
         where = home if home is not None else Path(env.get("TIDEGATE_HOME", DEFAULT_HOME))
         written = _read_stack_file(where / STACK_FILE)
         values = {
-            key: env.get(variable) or str(written.get(key) or _DEFAULTS.get(key, ""))
-            for key, variable in _KEYS.items()
+            key: env.get(variable) or str(written.get(key) or _DEFAULTS.get(key, "")) for key, variable in _KEYS.items()
         }
         return cls(home=where, **values)
 

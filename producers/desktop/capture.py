@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from infra.errors import TidegateError
+from producers.desktop.focus import FocusWatch
 from producers.desktop.keys import key_class
 from producers.recorder import Recorder
 
@@ -39,13 +42,15 @@ class DesktopCapture:
         self._settings = settings
         self._stopping = threading.Event()
         self.paused = False
+        self.seen: Counter[str] = Counter()
+        """Events told to the recorder, by kind; what the gate then refused is among them."""
 
-    def run(self, on_state: Callable[[str], None]) -> None:
+    def run(self, focus: FocusWatch, on_state: Callable[[str], None]) -> None:
         """Record until `stop()`, the time limit or an interrupt; `on_state` hears each change of state.
 
         Raises TidegateError when there is no X display.
         """
-        mouse, keyboard, focus, indicator = self._open()
+        mouse, keyboard, indicator = self._listeners()
         try:
             mouse.start()
             keyboard.start()
@@ -65,32 +70,20 @@ class DesktopCapture:
         """Return `paused`, `recording`, or `closed` where the gate lets nothing through."""
         if self.paused:
             return "paused"
-        return "recording" if self._recorder.is_open() else "closed"
+        return "closed" if self._recorder.refusal else "recording"
 
-    def _open(self) -> tuple[Any, Any, Any, Any]:
-        try:
+    def _listeners(self) -> tuple[Any, Any, Any]:
+        with x_display():
             # pynput connects to the display as it is imported.
             from pynput import keyboard, mouse
 
-            from producers.desktop.focus import FocusWatch
             from producers.desktop.indicator import Indicator
 
-            focus = FocusWatch(self._recorder.focus)
-            self._recorder.screen(*focus.screen_size())
-            listeners = (
+            return (
                 mouse.Listener(on_move=self._moved, on_click=self._clicked, on_scroll=self._scrolled),
                 keyboard.Listener(on_press=self._pressed, on_release=self._released),
+                Indicator(),
             )
-            return (*listeners, focus, Indicator())
-        except ModuleNotFoundError:
-            raise
-        except (ImportError, OSError) as error:
-            raise _no_display(error) from error
-        except Exception as error:
-            # Xlib has its own exception tree, which cannot be named before Xlib is imported.
-            if type(error).__module__.startswith("Xlib."):
-                raise _no_display(error) from error
-            raise
 
     def _show_until_stopped(self, indicator: Any, on_state: Callable[[str], None]) -> None:
         deadline = None if self._settings.seconds is None else time.monotonic() + self._settings.seconds
@@ -104,27 +97,41 @@ class DesktopCapture:
                 shown = state
                 on_state(state)
 
+    def focused(self, application: str) -> None:
+        """Hear that another application came to the front."""
+        if not self.paused:
+            self.seen["focus"] += 1
+            self._recorder.focus(application)
+
     def _moved(self, x: int, y: int, *_injected: Any) -> None:
         if not self.paused:
-            self._recorder.pointer_move(int(x), int(y))
+            self.seen["pointer_move"] += 1
+            self._recorder.pointer_move(x, y)
 
     def _clicked(self, x: int, y: int, button: Any, pressed: bool, *_injected: Any) -> None:
         if not self.paused:
-            self._recorder.pointer_button(BUTTONS.get(button.name, "other"), bool(pressed), int(x), int(y))
+            self.seen["pointer_button"] += 1
+            self._recorder.pointer_button(BUTTONS.get(button.name, "other"), pressed=pressed, x=x, y=y)
 
     def _scrolled(self, x: int, y: int, dx: int, dy: int, *_injected: Any) -> None:
         if not self.paused:
-            self._recorder.wheel(int(dx), int(dy), int(x), int(y))
+            self.seen["wheel"] += 1
+            self._recorder.wheel(dx, dy, x=x, y=y)
 
     def _pressed(self, key: Any, *_injected: Any) -> None:
         if getattr(key, "name", None) == self._settings.pause_key:
             self._toggle()
-        elif not self.paused:
-            self._recorder.key(key_class(key), True)
+        else:
+            self._key(key, pressed=True)
 
     def _released(self, key: Any, *_injected: Any) -> None:
-        if not self.paused and getattr(key, "name", None) != self._settings.pause_key:
-            self._recorder.key(key_class(key), False)
+        if getattr(key, "name", None) != self._settings.pause_key:
+            self._key(key, pressed=False)
+
+    def _key(self, key: Any, *, pressed: bool) -> None:
+        if not self.paused:
+            self.seen["key"] += 1
+            self._recorder.key(key_class(key), pressed=pressed)
 
     def _toggle(self) -> None:
         if self.paused:
@@ -132,6 +139,22 @@ class DesktopCapture:
         else:
             self._recorder.pause()
         self.paused = not self.paused
+
+
+@contextmanager
+def x_display() -> Iterator[None]:
+    """Turn a failure to reach the X server into a TidegateError that says what to do."""
+    try:
+        yield
+    except (ModuleNotFoundError, TidegateError):
+        raise
+    except (ImportError, OSError) as error:
+        raise _no_display(error) from error
+    except Exception as error:
+        # Xlib has its own exception tree, which cannot be named before Xlib is imported.
+        if type(error).__module__.startswith("Xlib."):
+            raise _no_display(error) from error
+        raise
 
 
 def _no_display(error: Exception) -> TidegateError:

@@ -13,18 +13,18 @@ cost less than one pointer movement."""
 
 
 class FocusWatch(threading.Thread):
-    """Calls `on_change(application)` whenever another application comes to the front.
+    """Calls its `on_change` with an application whenever another comes to the front.
 
-    `application` is the window's WM_CLASS class in lower case, such as
+    The application is the window's WM_CLASS class in lower case, such as
     `firefox`; empty where a window has none. A window's title is never read.
     """
 
-    def __init__(self, on_change: Callable[[str], None], display_name: str | None = None) -> None:
+    def __init__(self, display_name: str | None = None) -> None:
         super().__init__(name="focus", daemon=True)
         from Xlib import display
 
         self._display = display.Display(display_name)
-        self._on_change = on_change
+        self.on_change: Callable[[str], None] = lambda application: None
         self._stopping = threading.Event()
 
     def screen_size(self) -> tuple[int, int]:
@@ -39,7 +39,7 @@ class FocusWatch(threading.Thread):
             application = self.current()
             if application != last:
                 last = application
-                self._on_change(application)
+                self.on_change(application)
         self._display.close()
 
     def stop(self) -> None:
