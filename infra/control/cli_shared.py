@@ -34,7 +34,7 @@ def read_control(addresses: Addresses, *, listen: bool = False) -> View:
         if not reader.read_to_end:
             raise TidegateError(
                 f"the control topics at {addresses.kafka} could not be read to their end within {READ_SECONDS:g} s "
-                f"({view.why}). See whether the broker runs with `tidegate status`; "
+                f"({reader.trouble or 'no answer'}). See whether the broker runs with `tidegate status`; "
                 "`tidegate topics apply` creates topics that are missing."
             )
         return reader.wait_fresh(HEARTBEAT_SECONDS) if listen else view

@@ -9,13 +9,14 @@ view without new heartbeats is stale within a second.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from infra.addresses import Addresses
 from infra.control import freshness
@@ -98,7 +99,6 @@ class ControlReader:
         self._closing = threading.Event()
         self._last_heartbeat = clock()
         self._consumer = Consumer({**_settings(addresses.need("kafka")), "error_cb": self._on_error})
-        self._assign(dict.fromkeys(self._topics, OFFSET_BEGINNING))
         self._thread = threading.Thread(target=self._run, name="tidegate-control", daemon=True)
         self._thread.start()
 
@@ -126,6 +126,11 @@ class ControlReader:
     def read_to_end(self) -> bool:
         """Whether every topic has been read to its end once since it was read from the beginning."""
         return self._now[2].issuperset(self._topics)
+
+    @property
+    def trouble(self) -> str:
+        """What the broker last answered amiss, or "" since the last heartbeat."""
+        return self._trouble
 
     @property
     def heartbeat_age(self) -> float | None:
@@ -172,6 +177,10 @@ class ControlReader:
 
     def _run(self) -> None:
         try:
+            # Connects and learns who leads the topics; without it the first look-up of an offset waits 500 ms.
+            with contextlib.suppress(KafkaException):
+                self._consumer.list_topics(timeout=1)
+            self._assign(dict.fromkeys(self._topics, OFFSET_BEGINNING))
             while not self._closing.is_set():
                 first = self._consumer.poll(_POLL)
                 if first is not None:
