@@ -311,7 +311,7 @@ def register_schemas(registry: str, topics: Sequence[Topic]) -> dict[str, int]:
     from schemas.registry import Registry, RegistryError
 
     try:
-        client = Registry(registry, deadline_s=ANSWER_SECONDS)
+        client = Registry(registry, deadline_s=ANSWER_SECONDS / 2)
         wanted = {catalogue.subject_of(topic.name): catalogue.load(topic.schema) for topic in topics}
         return {subject: client.register(subject, schema) for subject, schema in wanted.items()}
     except RegistryError as error:

@@ -57,8 +57,9 @@ def apply(as_json: Json = False) -> None:
 
     Exits 3 when a topic is there with other settings: those are left to you.
     """
-    from infra import topics
+    from infra import telemetry, topics
 
+    telemetry.configure("topics", "error")  # retries are no news: what fails in the end is told in one line
     addresses = Addresses.load()
     broker, registry = addresses.need("kafka"), addresses.need("registry")
     listed = topics.load()

@@ -132,10 +132,11 @@ def _state(home: Path) -> dict[str, Any]:
     from infra.stack.home import Home
     from infra.stack.lock import running
 
-    state = Home(home).read_state() if running(home) else {}
-    if not state:
-        return {"running": False, "home": str(home.absolute()), "parts": [], "notes": []}
-    return {"running": True, "home": str(home.absolute()), **state, "notes": state["notes"] + _policy_note(state)}
+    is_running = running(home)
+    state = Home(home).read_state() if is_running else {}
+    known = {"running": is_running, "home": str(home.absolute()), "state": "starting" if is_running else "down"}
+    known |= {"parts": [], "notes": [], "kafka": "", "store": "", "registry": "", "log": ""}
+    return {**known, **state, "notes": state["notes"] + _policy_note(state)} if state else known
 
 
 def _policy_note(state: dict[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ from infra.stack.supervisor import Supervisor
 Tell = Callable[[str, str], None]
 
 KEY_VARIABLE = "TIDEGATE_PSEUDONYM_KEY"
-DOWN_SECONDS = 60.0
+DOWN_SECONDS = 75.0
 """How long `down` waits for an orderly end: every deadline of `Part.stop_seconds` in a row, and a little."""
 GONE_SECONDS = 5.0
 """How long the kernel may take to end what a killed supervisor leaves."""
@@ -80,7 +81,7 @@ def supervisor(settings: Settings, tell: Tell) -> Iterator[Supervisor]:
 def _make(home: Home, settings: Settings, notes: list[str], tell: Tell) -> tuple[Supervisor, telemetry.Server]:
     external = Addresses.load(home.root)
     notes += [
-        f"{name} is not started: {variable} points at {elsewhere}"
+        f"{name} is not started: {variable} points at {_without_password(elsewhere)}"
         for name, variable, elsewhere in (
             ("broker", "TIDEGATE_KAFKA", external.kafka),
             ("store", "TIDEGATE_STORE", external.store),
@@ -106,6 +107,10 @@ def _make(home: Home, settings: Settings, notes: list[str], tell: Tell) -> tuple
     )
     server.watch(made.progress)
     return made, server
+
+
+def _without_password(address: str) -> str:
+    return re.sub("//[^/@]*@", "//", address)
 
 
 def _addresses(external: Addresses, ports: Mapping[str, int]) -> Addresses:

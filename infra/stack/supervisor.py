@@ -202,7 +202,8 @@ class Supervisor:
         broker = self._processes["broker"]
         self._metrics.restarts.labels("broker").inc()
         # Their offsets mean nothing in the next life, and they cannot commit to a broker that is gone.
-        await asyncio.gather(*(self._processes[part.name].stop(2.0) for part in self._dependents()))
+        stale = [*self._dependents(), self._layout.topics]
+        await asyncio.gather(*(self._processes[part.name].stop(2.0) for part in stale))
         await broker.stop()
         try:
             await broker.restart_after(backoff.next())
@@ -252,7 +253,7 @@ class Supervisor:
         self._publish()
 
     def _changed(self, part: str, what: str) -> None:
-        self._metrics.up.labels(part).set(self._processes[part].state in ("ready", "done") if self._processes else 0)
+        self._metrics.up.labels(part).set(self._processes[part].state in ("ready", "done"))
         self._publish()
         self._tell(part, what)
 

@@ -1,0 +1,173 @@
+"""The embedded stack as its user runs it: up, status, down, and what goes wrong."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import Stack, wait_until
+
+
+def alive(pid):
+    return pid is not None and Path(f"/proc/{pid}/stat").exists()
+
+
+def pids(stack):
+    status = json.loads(stack.run("status", "--json").stdout)
+    return [part["pid"] for part in status["parts"] if part["pid"]] + [status["supervisor"]["pid"]]
+
+
+def listens(address):
+    host, _, port = address.removeprefix("http://").partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory):
+    """A stack without workers that the tests of this module only look at."""
+    stack = Stack(tmp_path_factory.mktemp("quiet"))
+    stack.ok("up", "--detach", "--no-workers", timeout=180)
+    yield stack
+    stack.run("down")
+
+
+def test_status_says_what_runs_and_where(quiet):
+    """Every part is ready and well, with pid, port and log file; the addresses are those that commands use."""
+    done = quiet.run("status", "--json")
+    status = json.loads(done.stdout)
+    assert done.returncode == 0, done.stdout
+    parts = {part["name"]: part for part in status["parts"]}
+    assert set(parts) == {"broker", "store", "registry", "migrations", "topics", "authority"}
+    for name in ("broker", "store", "registry", "authority"):
+        assert (parts[name]["state"], parts[name]["health"]) == ("ready", "")
+        assert alive(parts[name]["pid"])
+        assert Path(parts[name]["log"]).exists()
+    assert status["kafka"] == quiet.addresses.kafka
+    assert listens(status["kafka"])
+    assert listens(status["store"])
+    assert any("no policy is in force" in note for note in status["notes"])
+    assert "authority" in quiet.ok("status")
+
+
+def test_up_twice_says_who_runs(quiet):
+    """A second `up` exits 1, names the pid, and leaves the first alone."""
+    before = pids(quiet)
+    done = quiet.run("up", "--detach", "--no-workers")
+    assert done.returncode == 1
+    assert str(before[-1]) in done.stderr
+    assert "Traceback" not in done.stderr
+    assert pids(quiet) == before
+
+
+def test_topics_and_schemas_are_in_place(quiet):
+    """After `up` the broker has every topic as the catalogue says, and applying again changes nothing."""
+    plan = quiet.json("topics", "plan")
+    assert (plan["create"], plan["differs"]) == ([], [])
+    again = quiet.json("topics", "apply")
+    assert again["created"] == []
+    assert again["schemas"]["interactions.raw-value"] > 0
+
+
+def test_stacks_live_side_by_side_and_share_by_settings(quiet, own_stack):
+    """A second home gets addresses of its own, or uses the broker that a setting names and starts none."""
+    own = own_stack("--no-workers")
+    assert own.addresses.kafka != quiet.addresses.kafka
+    assert own.addresses.log != quiet.addresses.log
+    own.ok("down")
+    done = subprocess.run(
+        [sys.executable, "-m", "tidegate", "up", "--detach", "--no-workers"],
+        env=own.env(TIDEGATE_KAFKA=quiet.addresses.kafka), capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"broker is not started: TIDEGATE_KAFKA points at {quiet.addresses.kafka}" in done.stdout
+    assert "broker" not in own.parts()
+    assert own.addresses.log == "1"
+
+
+def test_down_leaves_nothing_and_can_be_repeated(own_stack):
+    """`down` ends every process and frees the addresses; again it is no error, and the next `up` gets the same ports."""
+    stack = own_stack("--no-workers")
+    running, address = pids(stack), stack.addresses.kafka
+    assert "the stack in" in stack.ok("down")
+    assert not [pid for pid in running if alive(pid)]
+    assert not listens(address)
+    assert stack.addresses.kafka == ""
+    assert "no stack is running" in stack.ok("down")
+    stack.ok("up", "--detach", "--no-workers")
+    assert stack.addresses.kafka == address
+
+
+def test_nothing_outlives_a_killed_supervisor(own_stack):
+    """kill -9 of the supervisor takes every part with it; the next `up` takes the home over and says so."""
+    stack = own_stack("--no-workers")
+    running = pids(stack)
+    os.kill(running[-1], signal.SIGKILL)
+    wait_until(lambda: not [pid for pid in running if alive(pid)], 10, "every part is gone")
+    assert stack.run("status").returncode == 1
+    said = stack.ok("up", "--detach", "--no-workers")
+    assert f"pid {running[-1]}" in said
+    assert "ended without `tidegate down`" in said
+
+
+def test_a_killed_broker_means_a_new_log_and_a_closed_gate(own_stack):
+    """After kill -9 of the broker everything is back under another log name, and status says that the policy is gone."""
+    stack = own_stack("--no-workers")
+    stack.ok("policy", "apply", "infra/policies/demo.yaml")
+    log, before = stack.addresses.log, stack.parts()
+    assert not any("no policy" in note for note in json.loads(stack.run("status", "--json").stdout)["notes"])
+    os.kill(before["broker"]["pid"], signal.SIGKILL)
+    wait_until(lambda: stack.addresses.log != log and stack.run("status").returncode == 0, 40, "the stack is back")
+    after = stack.parts()
+    assert after["broker"]["restarts"] == 1
+    assert after["authority"]["pid"] != before["authority"]["pid"]
+    assert after["store"]["pid"] == before["store"]["pid"]
+    notes = json.loads(stack.run("status", "--json").stdout)["notes"]
+    assert any("no policy is in force" in note for note in notes)
+
+
+def test_in_the_foreground_interrupting_takes_it_all_down(tmp_path):
+    """Ctrl-C in the foreground stops every part in order and exits 0."""
+    stack = Stack(tmp_path / "home")
+    process = stack.start("up", "--no-workers")
+    wait_until(lambda: stack.run("status").returncode == 0, 90, "the stack is ready")
+    running = pids(stack)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "everything is stopped" in out
+    assert not [pid for pid in running if alive(pid)]
+
+
+@pytest.mark.parametrize(
+    ("setting", "part"),
+    [
+        ("TIDEGATE_KAFKA", "127.0.0.1:1"),
+        ("TIDEGATE_STORE", "http://127.0.0.1:1"),
+        ("TIDEGATE_REGISTRY", "http://127.0.0.1:1"),
+    ],
+)
+def test_what_is_not_there_is_named(tmp_path, setting, part):
+    """An address where nobody answers fails `up` with that address, without a traceback, and leaves nothing running."""
+    stack = Stack(tmp_path / "home")
+    done = subprocess.run(
+        [sys.executable, "-m", "tidegate", "up", "--detach", "--no-workers"],
+        env=stack.env(**{setting: part}), capture_output=True, text=True, timeout=150, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert part.removeprefix("http://") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert stack.run("status").returncode == 1
+
+
+def test_wrong_workers_are_wrong_usage(tmp_path):
+    """A typo in --workers exits 2 with an example, before anything starts."""
+    done = Stack(tmp_path / "home").run("up", "--detach", "--workers", "minimize=1")
+    assert done.returncode == 2
+    assert "minimise=2,window=1" in done.stderr
+    assert not (tmp_path / "home").exists()
