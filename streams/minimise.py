@@ -81,11 +81,13 @@ def own_applications(admitted: Admitted, named: Sequence[Sequence[str]]) -> tupl
     column = admitted.events.columns["application"]
     if not column.any():
         return admitted, [""]
-    joined = np.array(table, np.int64)[np.array(starts, np.int64)[admitted.events.batch] + column]
-    used = np.bincount(joined, minlength=len(position)) > 0
+    cell = np.array(starts, np.int64)[admitted.events.batch] + column
+    position_of = np.array(table, np.int64)
+    used = np.zeros(len(position), bool)
+    used[position_of[np.bincount(cell, minlength=len(table)) > 0]] = True
     used[0] = True
     names = [name for name, there in zip(position, used.tolist(), strict=True) if there]
-    return admitted.with_columns({"application": (np.cumsum(used) - 1)[joined]}), names
+    return admitted.with_columns({"application": (np.cumsum(used) - 1)[position_of][cell]}), names
 
 
 def coarsen(admitted: Admitted, base_time: Longs, grid_px: int, resolution_ms: int) -> tuple[Admitted, Longs]:

@@ -17,10 +17,11 @@ from schemas.catalogue import load
 from schemas.codec import Codec
 from streams.blocks import BatchRows, Cover, write_block
 from streams.data import BlockOut, BlockStats, Longs, NotFreshError, RawMessage, Split, WindowSpec
-from streams.minimise import coarsen, event_times, own_applications, refuse_misdated, withhold
+from streams.minimise import coarsen, own_applications, refuse_misdated, withhold
 from streams.takes import Batches, dead_letters, read_take
 
 _POSITION = frozenset(("x", "y"))
+_PSEUDONYMS_KNOWN = 50_000  # at some 200 bytes each: 10 MB at most
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class MinimisePipeline:
         self._worker = worker
         self._codec = Codec(load("minimised_block"))
         self._judge = Judge()
+        self._pseudonyms: dict[str, str] = {}
         self._partitions: dict[int, _Partition] = {}
 
     def process(self, partition: int, messages: Sequence[RawMessage], view: View, now_ms: int) -> BlockOut:
@@ -95,7 +97,7 @@ class MinimisePipeline:
         rows = self._rows(batches, messages, append_time, base_time, admitted.verdicts, policy)
         admitted, applications = own_applications(admitted, [header["applications"] for header in batches.headers])
         body = write_block(self._codec, cover, admitted, applications, rows, drops, dead)
-        self._remember(cover, int(append_times[-1]), _open_until(admitted, base_time, spec), now_ms)
+        self._remember(cover, int(append_times[-1]), _open_until(len(admitted), cover, spec), now_ms)
         stats = BlockStats(
             messages=len(messages),
             split=Split(int(batches.counts.sum()), kept=len(admitted), dropped=drops.total, late=0),
@@ -157,8 +159,9 @@ class MinimisePipeline:
         verdicts: Sequence[Verdict],
         policy: Policy | None,
     ) -> BatchRows:
-        names = [rule.name for rule in policy.purposes] if policy else []
-        seen = [not verdict.fields.isdisjoint(_POSITION) for verdict in verdicts]
+        bits = _bits(verdicts, policy)
+        # A screen's size says something only beside a position.
+        positions = np.array([shown for _, shown in bits], np.int64)
         return BatchRows(
             session=[header["session"] for header in batches.headers],
             subject=[self._pseudonym(header["subject"]) for header in batches.headers],
@@ -170,17 +173,22 @@ class MinimisePipeline:
                 "batch_count": batches.counts,
                 "batch_captured": batches.of_header("captured"),
                 "batch_final": batches.of_header("final"),
-                "batch_purposes": np.array([_bits(verdict.purposes, names) for verdict in verdicts], np.int64),
+                "batch_purposes": np.array([purposes for purposes, _ in bits], np.int64),
                 "batch_base_time": base_time,
-                # A screen's size says something only beside a position.
-                "batch_screen_width": batches.of_header("screen_width") * np.array(seen, np.int64),
-                "batch_screen_height": batches.of_header("screen_height") * np.array(seen, np.int64),
+                "batch_screen_width": batches.of_header("screen_width") * positions,
+                "batch_screen_height": batches.of_header("screen_height") * positions,
             },
         )
 
     def _pseudonym(self, subject: str) -> str:
         """Return the keyed pseudonym: HMAC-SHA256, its first 32 hex digits."""
-        return hmac.digest(self._key, subject.encode(), "sha256").hex()[:32]
+        known = self._pseudonyms.get(subject)
+        if known is None:
+            if len(self._pseudonyms) >= _PSEUDONYMS_KNOWN:
+                self._pseudonyms.clear()
+            known = hmac.digest(self._key, subject.encode(), "sha256").hex()[:32]
+            self._pseudonyms[subject] = known
+        return known
 
     def _remember(self, cover: Cover, append_time: int, open_until: int, now_ms: int) -> None:
         known = self._partitions.get(cover.partition)
@@ -228,19 +236,27 @@ def _append_time(message: RawMessage, previous: int, now_ms: int) -> int:
     return min(now_ms, max(previous, stamp))
 
 
-def _open_until(admitted: Admitted, base_time: Longs, spec: WindowSpec | None) -> int:
-    if spec is None or not len(admitted):
+def _open_until(events: int, cover: Cover, spec: WindowSpec | None) -> int:
+    """Bound when the last window of a block's events closes: none is dated further ahead than the policy tolerates."""
+    if spec is None or cover.policy is None or not events:
         return -1
-    return spec.closes_at(int(event_times(base_time, admitted.events).max()))
+    return spec.closes_at(cover.append_time + cover.policy.future_tolerance_ms)
 
 
-def _bits(purposes: frozenset[str], names: Sequence[str]) -> int:
-    return sum(1 << bit for bit, name in enumerate(names) if name in purposes)
+def _bits(verdicts: Sequence[Verdict], policy: Policy | None) -> list[tuple[int, bool]]:
+    """Return for each verdict its purposes as bits, and whether it shows positions. Few verdicts are different ones."""
+    names = [rule.name for rule in policy.purposes] if policy else []
+    known: dict[int, tuple[int, bool]] = {}
+    for verdict in verdicts:
+        if id(verdict) not in known:
+            bits = sum(1 << bit for bit, name in enumerate(names) if name in verdict.purposes)
+            known[id(verdict)] = bits, not verdict.fields.isdisjoint(_POSITION)
+    return [known[id(verdict)] for verdict in verdicts]
 
 
 def _known(dropped: Mapping[str, int]) -> Mapping[str, int]:
     """Return a producer's counts under reasons that we know; a word of its own must not reach the tables."""
-    if all(reason in reasons.CODES for reason in dropped):
+    if not dropped or reasons.CODES.keys() >= dropped.keys():
         return dropped
     counts: Counter[str] = Counter()
     for reason, count in dropped.items():

@@ -76,11 +76,12 @@ def _verdicts(keys: Sequence[RowKey], view: View, now_ms: int) -> list[Verdict]:
 
     A purpose consented to since then gives no claim to what was recorded before.
     """
+    narrowed = {purposes: _narrowed(view, purposes) for purposes in {key.purposes for key in keys}}
     known: dict[tuple[str, tuple[str, ...]], Verdict] = {}
     for key in keys:
         if (key.subject, key.purposes) not in known:
-            narrowed = _narrowed(view, key.purposes)
-            known[key.subject, key.purposes] = judge(narrowed, key.subject, now_ms, view.state.epoch)
+            verdict = judge(narrowed[key.purposes], key.subject, now_ms, view.state.epoch)
+            known[key.subject, key.purposes] = verdict
     return [known[key.subject, key.purposes] for key in keys]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,22 +15,24 @@ from infra.control.state import ControlState, View, Word
 from schemas import wire
 from schemas.catalogue import KINDS, POLICY_FIELDS, SOURCES, load
 from schemas.codec import Codec
+from streams.blocks import Cover
 from streams.data import RawMessage, UnknownSchemaError
 from streams.pipeline_minimise import MinimisePipeline
 
 T0 = 1_767_225_600_000  # 2026-01-01, a multiple of a minute
-RAW_ID, BLOCK_ID = 7, 8
+RAW_ID, BLOCK_ID, OTHER_RAW_ID = 7, 8, 9  # two ids may stand for schemas that read alike
 KEY = b"k" * 32
 RAW_CODEC = Codec(load("interaction_batch"))
 BLOCK_CODEC = Codec(load("minimised_block"))
 TRAINING, RESEARCH = "assistant-training", "usability-research"
+_versions = count(1)  # verdicts are remembered by the state's version
 ANN = "a" * 32
 BOB = "b" * 32
 
 
 def codec_for(schema_id: int) -> Codec:
     try:
-        return {RAW_ID: RAW_CODEC, BLOCK_ID: BLOCK_CODEC}[schema_id]
+        return {RAW_ID: RAW_CODEC, OTHER_RAW_ID: RAW_CODEC, BLOCK_ID: BLOCK_CODEC}[schema_id]
     except KeyError:
         raise UnknownSchemaError(schema_id) from None
 
@@ -69,6 +73,7 @@ def view_of(
     **state: Any,
 ) -> View:
     words = {who: {name: Word(True, notice, T0 - 10**8) for name in names} for who, names in consents.items()}
+    state.setdefault("version", next(_versions))
     return View(ControlState(log="1", policy=in_force, consents=words, **state), fresh, "" if fresh else "no heartbeat")
 
 
@@ -104,3 +109,18 @@ def read_block(body: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     decoded = BLOCK_CODEC.decode([body])
     assert not decoded.refused
     return decoded.headers[0], decoded.columns
+
+
+def block_value(pipeline: MinimisePipeline, messages: Sequence[RawMessage], view: View, now_ms: int) -> bytes:
+    """The message of interactions.minimized that a take of partition 0 becomes."""
+    return wire.frame(BLOCK_ID, pipeline.process(0, messages, view, now_ms).body)
+
+
+def tick_value(raw_through: int, append_time: int, in_force: Policy) -> bytes:
+    """The message of a tick of partition 0."""
+    cover = Cover(0, raw_through + 1, raw_through, append_time, "test/1", in_force)
+    return wire.frame(BLOCK_ID, BLOCK_CODEC.encode(cover.header(), {}))
+
+
+def pseudonym(subject: str) -> str:
+    return hmac.digest(KEY, subject.encode(), "sha256").hex()[:32]
