@@ -7,14 +7,15 @@ and for nobody to log.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import clickhouse_connect
-import stamina
 from clickhouse_connect.driver.exceptions import ClickHouseError, StreamFailureError
 from clickhouse_connect.driver.exceptions import Error as DriverError
 from urllib3.exceptions import HTTPError
@@ -48,6 +49,11 @@ TRANSIENT_CODES = frozenset(
 """ClickHouse's error codes that pass by themselves."""
 
 _AUTHENTICATION_FAILED = 516
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
+
+# It warns of every lost connection; our errors say so. With a handler of its own
+# it stays quiet in a command, which has configured no logging.
+logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 
 # More rows and bytes than any one INSERT of ours holds: it stays one block, so
 # it is atomic (one block into one partition) and has one deduplication token.
@@ -119,22 +125,37 @@ class Store:
             return False
 
     def command(
-        self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+        self,
+        sql: str,
+        params: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        use_database: bool = True,
     ) -> Any:
         """Run a statement; return its single value, or a summary where it yields nothing.
 
         It may run twice when an answer gets lost, so give it statements that bear it.
-        Raises StoreError.
+        `use_database=False` is for what runs before our database exists. Raises
+        StoreError.
         """
-        return self._retry(lambda client: client.command(sql, parameters=_dict(params), settings=_dict(settings)))
+        database = self._database_setting(use_database)
+        return self._retry(
+            lambda client: client.command(sql, parameters=_dict(params), settings={**database, **(settings or {})})
+        )
 
     def query_rows(
-        self, sql: str, params: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+        self,
+        sql: str,
+        params: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        *,
+        use_database: bool = True,
     ) -> Rows:
         """Run a SELECT; `params` fill its `{name:Type}`. Raises StoreError."""
+        database = self._database_setting(use_database)
 
         def run(client: Client) -> Rows:
-            result = client.query(sql, parameters=_dict(params), settings=_dict(settings))
+            result = client.query(sql, parameters=_dict(params), settings={**database, **(settings or {})})
             return Rows(tuple(result.column_names), [tuple(row) for row in result.result_rows])
 
         return self._retry(run)
@@ -145,7 +166,10 @@ class Store:
         """Run a SELECT and return an Arrow table; strings are strings. Raises StoreError."""
         return self._retry(
             lambda client: client.query_arrow(
-                sql, parameters=_dict(params), settings=_dict(settings) or {}, use_strings=True
+                sql,
+                parameters=_dict(params),
+                settings={"database": self.database, **(settings or {})},
+                use_strings=True,
             )
         )
 
@@ -160,7 +184,7 @@ class Store:
         if rows.num_rows == 0:
             return
         body = _one_batch(rows)
-        settings: dict[str, Any] = {**_ONE_BLOCK}
+        settings: dict[str, Any] = {"database": self.database, **_ONE_BLOCK}
         if token is not None:
             settings["insert_deduplication_token"] = token
         self._retry(
@@ -176,15 +200,21 @@ class Store:
         if client is not None:
             client.close()
 
+    def _database_setting(self, use_database: bool) -> dict[str, Any]:
+        return {"database": self.database} if use_database else {}
+
     def _retry(self, call: Callable[[Client], T]) -> T:
-        if self._deadline_s <= 0:
-            return self._once(call)
-        for attempt in stamina.retry_context(
-            on=_is_transient, attempts=None, timeout=self._deadline_s, wait_initial=0.1, wait_max=2.0, wait_jitter=0.2
-        ):
-            with attempt:
+        # Not stamina: a command that prints JSON must not see its log lines on stdout.
+        deadline = time.monotonic() + self._deadline_s
+        wait_s = _FIRST_WAIT_S
+        while True:
+            try:
                 return self._once(call)
-        raise AssertionError("stamina ends by returning or raising")
+            except StoreError as error:
+                if not error.transient or time.monotonic() + wait_s > deadline:
+                    raise
+            time.sleep(wait_s)
+            wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
 
     def _once(self, call: Callable[[Client], T]) -> T:
         try:
@@ -204,8 +234,8 @@ class Store:
         url = urlsplit(self.address)
         if url.scheme not in {"http", "https"} or not url.hostname:
             raise TidegateError(f"the store's address {self.address} is not a URL like http://127.0.0.1:8123.")
-        # The database is set afterwards: the first migration has yet to create it.
-        client = clickhouse_connect.get_client(
+        # Without a database: the first migration has yet to create ours, so calls name it.
+        return clickhouse_connect.get_client(
             interface=url.scheme,
             host=url.hostname,
             port=url.port or (8443 if url.scheme == "https" else 8123),
@@ -217,9 +247,9 @@ class Store:
             query_retries=0,
             autogenerate_session_id=False,
             tz_mode="aware",
+            # Without the URL, which may hold parameters.
+            show_clickhouse_errors="scrub",
         )
-        client.database = self.database
-        return client
 
     def _refusal(self, error: ClickHouseError) -> StoreError:
         number = error.code if isinstance(error, DriverError) else None
@@ -245,10 +275,6 @@ class Store:
             "is it running? See `tidegate status`, or set TIDEGATE_STORE.",
             transient=True,
         )
-
-
-def _is_transient(error: Exception) -> bool:
-    return isinstance(error, StoreError) and error.transient
 
 
 def _dict(given: Mapping[str, Any] | None) -> dict[str, Any] | None:
