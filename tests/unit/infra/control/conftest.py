@@ -18,28 +18,28 @@ class Make:
     now, subject, training, research = NOW, SUBJECT, TRAINING, RESEARCH
 
     def policy(self, **changes) -> Policy:
-        values = dict(
-            name="test",
-            version=1,
-            valid_from=NOW - 1000,
-            valid_until=NOW + 1_000_000,
-            notice="1",
-            purposes=(
+        values = {
+            "name": "test",
+            "version": 1,
+            "valid_from": NOW - 1000,
+            "valid_until": NOW + 1_000_000,
+            "notice": "1",
+            "purposes": (
                 PurposeRule(TRAINING, "d", ("pointer", "keys"), ("x", "y", "key_class", "application"), 30),
                 PurposeRule(RESEARCH, "d", ("pointer", "wheel"), ("x", "application"), 30),
             ),
-            grid_px=8,
-            resolution_ms=10,
-            future_tolerance_ms=1000,
-            window_kind="tumbling",
-            window_size_ms=10_000,
-            window_step_ms=10_000,
-            window_gap_ms=0,
-            lateness_ms=5000,
-            approvers=(),
-            applied_at=NOW - 500,
-            applied_by="test",
-        )
+            "grid_px": 8,
+            "resolution_ms": 10,
+            "future_tolerance_ms": 1000,
+            "window_kind": "tumbling",
+            "window_size_ms": 10_000,
+            "window_step_ms": 10_000,
+            "window_gap_ms": 0,
+            "lateness_ms": 5000,
+            "approvers": (),
+            "applied_at": NOW - 500,
+            "applied_by": "test",
+        }
         return Policy(**{**values, **changes})
 
     def consent(self, purpose=TRAINING, granted=True, notice="1", at=NOW - 100, subject=SUBJECT) -> Consent:

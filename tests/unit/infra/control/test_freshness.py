@@ -24,7 +24,7 @@ class World:
 
     def hear(self, sequence: int, sent: float | None = None, **changes) -> None:
         at = int((self.now if sent is None else sent) * 1000)
-        values = dict(authority="a", log="1", sequence=sequence, at=at, applied=NOTHING_THERE)
+        values = {"authority": "a", "log": "1", "sequence": sequence, "at": at, "applied": NOTHING_THERE}
         heartbeat = Heartbeat(**{**values, **changes})
         self.pulse = hear(self.pulse, heartbeat, self.now - 1e6, int(self.now * 1000) + self.wall_off_ms)
 

