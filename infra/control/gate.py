@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.control import reasons
+from infra.control.purposes import known_purposes, served_fields
 from infra.control.state import View
-from infra.control.verdict import Judge, Verdict, judge, kinds_open, known_purposes, served_fields
+from infra.control.verdict import Judge, Verdict, judge, kinds_open
 from schemas.catalogue import KIND_NAMES, POLICY_FIELDS, SOURCE_OF_KIND
 from schemas.events import Column, Events
 

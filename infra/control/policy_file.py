@@ -15,9 +15,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from infra.control.purposes import known_purposes, served_fields
 from infra.control.records import Policy, PurposeRule, policy_fault
 from infra.control.suggest import unknown
-from infra.control.verdict import known_purposes, served_fields
 from infra.errors import TidegateError
 from schemas.catalogue import POLICY_FIELDS, SOURCES
 

@@ -13,11 +13,11 @@ import typer
 from infra.addresses import Addresses
 from infra.control.cli_shared import AsJson, By, answer, moment, read_control, show_freshness, table
 from infra.control.identity import is_subject
+from infra.control.purposes import known_purposes
 from infra.control.reader import wall_ms
 from infra.control.records import SCOPES, Switch
 from infra.control.state import View
 from infra.control.suggest import unknown
-from infra.control.verdict import known_purposes
 from infra.control.writer import ControlWriter
 from infra.errors import TidegateError
 from schemas.catalogue import SOURCES

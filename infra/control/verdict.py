@@ -8,38 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.control import reasons
+from infra.control.purposes import served_fields
 from infra.control.records import MAX_SKEW_MS, Policy, PurposeRule, Switch
 from infra.control.state import ControlState, View
-from schemas.catalogue import KIND_NAMES, POLICY_FIELDS, SOURCE_OF_KIND, SOURCES, load
+from schemas.catalogue import KIND_NAMES, POLICY_FIELDS, SOURCE_OF_KIND, SOURCES
+
+__all__ = ["Judge", "Verdict", "judge", "kinds_open", "served_fields"]
 
 _KINDS = len(KIND_NAMES)
 _FOREVER = 2**62
-_STRUCTURAL = ("offset_ms", "kind")
-"""Columns that an event is none without; a purpose that these do not serve has no events."""
-
-
-@cache
-def served_fields(purpose: str) -> frozenset[str]:
-    """Return the event fields that may serve a purpose, as the schema says; empty for a purpose it does not know.
-
-    The schema outranks the policy: a policy that lists more gives no more.
-    """
-    serves = {f["name"]: f["purposes"] for f in load("interaction_batch").definition["fields"]}
-    if any(purpose not in serves[name] for name in _STRUCTURAL):
-        return frozenset()
-    return frozenset(name for name in POLICY_FIELDS if purpose in serves[name])
-
-
-def known_purposes() -> tuple[str, ...]:
-    """Return the purposes that the schema's fields may serve, sorted, `operations` not among them."""
-    fields = load("interaction_batch").definition["fields"]
-    return tuple(sorted({p for f in fields for p in f["purposes"]} - {"operations"}))
 
 
 @dataclass(frozen=True, slots=True)
