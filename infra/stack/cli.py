@@ -111,7 +111,7 @@ def down_command() -> None:
 def status_command(as_json: Json = False) -> None:
     """Show each part: state, health by progress, pid, port, restarts, last exit.
 
-    Exit codes: 0 all is well, 1 nothing runs or a part is not well, 3 it is still starting.
+    Exit codes: 0 all is well, 1 nothing runs or a part is not well, 3 it is starting or recovering.
     """
     home = Addresses.load().home
     state = _state(home)
@@ -153,7 +153,7 @@ def _policy_note(state: dict[str, Any]) -> list[str]:
 def _exit_code(state: dict[str, Any]) -> int:
     if not state["running"]:
         return 1
-    if state["state"] == "starting":
+    if state["state"] in ("starting", "recovering"):
         return 3
     well = all(part["state"] in ("ready", "done") and not part["health"] for part in state["parts"])
     return 0 if well and state["state"] == "ready" else 1

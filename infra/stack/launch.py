@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from infra.errors import TidegateError
 from infra.metrics import SupervisorMetrics
 from infra.stack import parts
 from infra.stack.home import Home, disk_full
-from infra.stack.lock import HomeLock, last_holder, running
+from infra.stack.lock import Holder, HomeLock, last_holder, running
 from infra.stack.supervisor import Supervisor
 
 Tell = Callable[[str, str], None]
@@ -235,32 +236,40 @@ def bring_down(root: Path, tell: Tell) -> dict[str, Any] | None:
     holder = last_holder(home.root)
     if holder is None:
         raise TidegateError(f"a stack is just starting in {home.root}. Try again in a second.")
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(holder.pid, signal.SIGTERM)
-    if not _wait(lambda: not running(home.root), DOWN_SECONDS, lambda: _tell_changes(home, tell)):
-        tell("supervisor", f"did not end within {DOWN_SECONDS:.0f} s and was killed, its parts with it")
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(holder.pid, signal.SIGKILL)
-        if not _wait(lambda: not running(home.root), GONE_SECONDS, lambda: None):
-            raise TidegateError(f"the supervisor ({holder}) cannot be killed. Look at it with `ps {holder.pid}`.")
-        _retire(home)
+    try:
+        process = os.pidfd_open(holder.pid)  # stands for this process even if the number is given away
+    except ProcessLookupError:
+        return home.read_last()  # it ended just now
+    try:
+        _end(process, home, holder, tell)
+    finally:
+        os.close(process)
     return home.read_last()
+
+
+def _end(process: int, home: Home, holder: Holder, tell: Tell) -> None:
+    signal.pidfd_send_signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + DOWN_SECONDS
+    while time.monotonic() < deadline:
+        if _has_ended(process, 0.05):
+            return
+        _tell_changes(home, tell)
+    tell("supervisor", f"did not end within {DOWN_SECONDS:.0f} s and was killed, its parts with it")
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    if not _has_ended(process, GONE_SECONDS):
+        raise TidegateError(f"the supervisor ({holder}) cannot be killed. Look at it with `ps {holder.pid}`.")
+    _retire(home)
+
+
+def _has_ended(process: int, seconds: float) -> bool:
+    return bool(select.select([process], [], [], seconds)[0])
 
 
 def _tell_changes(home: Home, tell: Tell) -> None:
     for part in home.read_state().get("parts", ()):
         if part["state"] == "stopping":
             tell(part["name"], "stopping")
-
-
-def _wait(until: Callable[[], bool], seconds: float, meanwhile: Callable[[], None]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not until():
-        if time.monotonic() > deadline:
-            return False
-        meanwhile()
-        time.sleep(0.05)
-    return True
 
 
 if __name__ == "__main__":

@@ -200,6 +200,7 @@ class Supervisor:
     async def _recover(self, backoff: Backoff) -> bool:
         """Try once to begin a new life of the log; say whether it worked."""
         broker = self._processes["broker"]
+        self._state = "recovering"
         self._metrics.restarts.labels("broker").inc()
         # Their offsets mean nothing in the next life, and they cannot commit to a broker that is gone.
         stale = [*self._dependents(), self._layout.topics]
@@ -214,6 +215,7 @@ class Supervisor:
         except PartError:
             return False
         backoff.began()
+        self._state = "ready"
         self._notes = [note for note in self._notes if note != NEW_LOG] + [NEW_LOG]
         self._tell("broker", NEW_LOG)
         self._publish()

@@ -10,16 +10,26 @@ from pathlib import Path
 
 import pytest
 
+from infra.stack.home import Home
 from tests.support import Stack, wait_until
 
 
 def alive(pid):
-    return pid is not None and Path(f"/proc/{pid}/stat").exists()
+    """A zombie that nobody has collected yet does not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def pids(stack):
     status = json.loads(stack.run("status", "--json").stdout)
     return [part["pid"] for part in status["parts"] if part["pid"]] + [status["supervisor"]["pid"]]
+
+
+def state(stack):
+    """What the supervisor last wrote: cheaper to wait on than a command."""
+    return Home(stack.home).read_state()
 
 
 def listens(address):
@@ -74,55 +84,49 @@ def test_topics_and_schemas_are_in_place(quiet):
     assert again["schemas"]["interactions.raw-value"] > 0
 
 
-def test_stacks_live_side_by_side_and_share_by_settings(quiet, own_stack):
-    """A second home gets addresses of its own, or uses the broker that a setting names and starts none."""
-    own = own_stack("--no-workers")
-    assert own.addresses.kafka != quiet.addresses.kafka
-    assert own.addresses.log != quiet.addresses.log
-    own.ok("down")
-    done = subprocess.run(
+def up(stack, **settings):
+    return subprocess.run(
         [sys.executable, "-m", "tidegate", "up", "--detach", "--no-workers"],
-        env=own.env(TIDEGATE_KAFKA=quiet.addresses.kafka), capture_output=True, text=True, timeout=120, check=False,
+        env=stack.env(**settings), capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert f"broker is not started: TIDEGATE_KAFKA points at {quiet.addresses.kafka}" in done.stdout
-    assert "broker" not in own.parts()
-    assert own.addresses.log == "1"
 
 
-def test_down_leaves_nothing_and_can_be_repeated(own_stack):
-    """`down` ends every process and frees the addresses; again it is no error, and the next `up` gets the same ports."""
+def test_a_second_stack_can_use_what_a_setting_names(quiet, tmp_path):
+    """A second home lives beside the first, with addresses of its own but for the broker it was pointed at."""
+    own = Stack(tmp_path / "home")
+    try:
+        done = up(own, TIDEGATE_KAFKA=quiet.addresses.kafka)
+        assert done.returncode == 0, done.stderr
+        assert f"broker is not started: TIDEGATE_KAFKA points at {quiet.addresses.kafka}" in done.stdout
+        assert "broker" not in own.parts()
+        assert (own.addresses.log, own.addresses.kafka) == ("1", quiet.addresses.kafka)
+        assert own.addresses.store != quiet.addresses.store
+        assert quiet.run("status").returncode == 0
+    finally:
+        own.run("down")
+
+
+def test_a_life_with_accidents(own_stack):
+    """A killed broker is a new log and a closed gate; a killed supervisor takes all with it; `down` leaves nothing."""
     stack = own_stack("--no-workers")
-    running, address = pids(stack), stack.addresses.kafka
+    address = stack.addresses.kafka
+    _kill_the_broker(stack)
+    _kill_the_supervisor(stack)
+    assert stack.addresses.kafka == address, "the ports stay the same"
+    running = pids(stack)
     assert "the stack in" in stack.ok("down")
     assert not [pid for pid in running if alive(pid)]
     assert not listens(address)
     assert stack.addresses.kafka == ""
     assert "no stack is running" in stack.ok("down")
-    stack.ok("up", "--detach", "--no-workers")
-    assert stack.addresses.kafka == address
 
 
-def test_nothing_outlives_a_killed_supervisor(own_stack):
-    """kill -9 of the supervisor takes every part with it; the next `up` takes the home over and says so."""
-    stack = own_stack("--no-workers")
-    running = pids(stack)
-    os.kill(running[-1], signal.SIGKILL)
-    wait_until(lambda: not [pid for pid in running if alive(pid)], 10, "every part is gone")
-    assert stack.run("status").returncode == 1
-    said = stack.ok("up", "--detach", "--no-workers")
-    assert f"pid {running[-1]}" in said
-    assert "ended without `tidegate down`" in said
-
-
-def test_a_killed_broker_means_a_new_log_and_a_closed_gate(own_stack):
-    """After kill -9 of the broker everything is back under another log name, and status says that the policy is gone."""
-    stack = own_stack("--no-workers")
+def _kill_the_broker(stack):
     stack.ok("policy", "apply", "infra/policies/demo.yaml")
     log, before = stack.addresses.log, stack.parts()
     assert not any("no policy" in note for note in json.loads(stack.run("status", "--json").stdout)["notes"])
     os.kill(before["broker"]["pid"], signal.SIGKILL)
-    wait_until(lambda: stack.addresses.log != log and stack.run("status").returncode == 0, 40, "the stack is back")
+    wait_until(lambda: state(stack)["log"] != log and state(stack)["state"] == "ready", 60, "the stack is back")
     after = stack.parts()
     assert after["broker"]["restarts"] == 1
     assert after["authority"]["pid"] != before["authority"]["pid"]
@@ -131,11 +135,21 @@ def test_a_killed_broker_means_a_new_log_and_a_closed_gate(own_stack):
     assert any("no policy is in force" in note for note in notes)
 
 
+def _kill_the_supervisor(stack):
+    running = pids(stack)
+    os.kill(running[-1], signal.SIGKILL)
+    wait_until(lambda: not [pid for pid in running if alive(pid)], 10, "every part is gone")
+    assert stack.run("status").returncode == 1
+    said = stack.ok("up", "--detach", "--no-workers", timeout=180)
+    assert f"pid {running[-1]}" in said
+    assert "ended without `tidegate down`" in said
+
+
 def test_in_the_foreground_interrupting_takes_it_all_down(tmp_path):
     """Ctrl-C in the foreground stops every part in order and exits 0."""
     stack = Stack(tmp_path / "home")
     process = stack.start("up", "--no-workers")
-    wait_until(lambda: stack.run("status").returncode == 0, 90, "the stack is ready")
+    wait_until(lambda: state(stack).get("state") == "ready", 90, "the stack is ready")
     running = pids(stack)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
@@ -145,20 +159,12 @@ def test_in_the_foreground_interrupting_takes_it_all_down(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("setting", "part"),
-    [
-        ("TIDEGATE_KAFKA", "127.0.0.1:1"),
-        ("TIDEGATE_STORE", "http://127.0.0.1:1"),
-        ("TIDEGATE_REGISTRY", "http://127.0.0.1:1"),
-    ],
+    ("setting", "part"), [("TIDEGATE_KAFKA", "127.0.0.1:1"), ("TIDEGATE_REGISTRY", "http://127.0.0.1:1")]
 )
 def test_what_is_not_there_is_named(tmp_path, setting, part):
     """An address where nobody answers fails `up` with that address, without a traceback, and leaves nothing running."""
     stack = Stack(tmp_path / "home")
-    done = subprocess.run(
-        [sys.executable, "-m", "tidegate", "up", "--detach", "--no-workers"],
-        env=stack.env(**{setting: part}), capture_output=True, text=True, timeout=150, check=False,
-    )  # fmt: skip
+    done = up(stack, **{setting: part})
     assert done.returncode == 1
     assert part.removeprefix("http://") in done.stderr
     assert "Traceback" not in done.stderr
