@@ -94,6 +94,15 @@ def test_the_same_heartbeats_written_again_open_nothing(world):
         assert "old" in world.why()
 
 
+def test_one_heartbeat_written_again_and_again_opens_no_gate_that_starts(world):
+    """To a gate that knows no better, the same record at a steady pace is still one heartbeat."""
+    sent = world.now - 0.5
+    for _ in range(10):
+        world.now += 0.2
+        world.hear(7, sent=sent)
+        assert "no live heartbeat" in world.why()
+
+
 def test_old_heartbeats_open_no_gate_that_starts_later(world):
     """At the pace at which they were written, but dated further back than clocks may differ: not counted."""
     for sequence in range(1, 10):

@@ -159,6 +159,15 @@ def test_an_application_switch_stops_that_application_and_the_unknown(make):
     assert len(admit(given, [verdict])[0]) == 0, "without the tables no application is known"
 
 
+def test_an_application_switch_leaves_the_sessions_own_events(make):
+    """A session's start belongs to no application, so a switch over one does not stop it."""
+    policy = make.policy(purposes=(PurposeRule(make.training, "d", ("session", "pointer"), (), 30),))
+    view = make.view(policy, make.consent(), make.switch("application", "mail"))
+    given = events([0, 0], [KINDS["session_start"], MOVE], application=[0, 0])
+    admitted, _ = admit(given, [judge(view, make.subject, make.now, 0)], [["", "mail"]])
+    assert admitted.events.columns["kind"].tolist() == [KINDS["session_start"]]
+
+
 def test_only_the_gate_makes_an_admitted(make):
     """The constructor refuses whoever does not hold the module's token."""
     with pytest.raises(TypeError):
