@@ -20,8 +20,9 @@ from producers.desktop.cli import desktop
 
 if TYPE_CHECKING:
     from producers.playback import Progress, Script
-    from producers.producer import Producer, Report
+    from producers.producer import Producer
     from producers.replay import Recording
+    from producers.report import Report
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -187,6 +188,7 @@ def _run(
     from producers.producer import Producer
     from producers.settings import ProducerSettings
 
+    addresses.need("kafka")
     configure_plain("producer", "warning")
     # A recording can wait, so it does, instead of dropping.
     settings = ProducerSettings(when_full="wait")

@@ -13,18 +13,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from infra.addresses import Addresses
-from infra.control.gate import judge
 from infra.control.state import View
 from infra.metrics import GateMetrics, ProducerMetrics
 from infra.telemetry import Progress
 from producers.batcher import Batch, Capture, Session
-from producers.permit import Permit, closed
-from producers.publisher import Message, Publisher
+from producers.message import Message
+from producers.permit import Holder, Permit, closed
+from producers.publisher import Publisher
+from producers.report import Report
 from producers.settings import SCHEMA, TOPIC, ProducerSettings, spool_root
 from producers.spool import Spool
 from schemas.catalogue import load, subject_of
@@ -50,40 +51,10 @@ class Reader(Protocol):
         """Stop reading."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What became of everything that a producer captured."""
-
-    captured: int = 0
-    sent: int = 0
-    """Events of batches that Kafka acknowledged, those of an earlier start's spool among them."""
-    batches: int = 0
-    """Batches that Kafka acknowledged."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Events dropped, by reason."""
-    spooled: int = 0
-    """Batches that stay on disk for the next start."""
-    unsent: int = 0
-    """Batches that were neither sent nor spooled when the time was up."""
-    spool_damage_bytes: int = 0
-    """What of an earlier start's spool was unreadable."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether Kafka has everything that was not dropped."""
-        return not self.spooled and not self.unsent
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as plain values, for JSON."""
-        return asdict(self) | {"complete": self.complete}
-
-
 @dataclass(slots=True)
 class _Open:
     session: Session
-    permit: Permit
-    looked: tuple[str, int, bool] = ("", -1, False)
-    judged_at: int = 0
+    holder: Holder
     collect: Callable[[Permit], None] | None = None
     ending: bool = False
 
@@ -106,6 +77,7 @@ class Producer:
         Raises TidegateError when no broker or registry is known, or the spool cannot be opened.
         """
         self.settings = settings = settings or ProducerSettings()
+        kafka, registry = addresses.need("kafka"), addresses.need("registry")
         self.progress = Progress("producer", 10.0)
         schema = load(SCHEMA)
         self._codec = Codec(schema)
@@ -140,8 +112,8 @@ class Producer:
     ) -> Session:
         """Begin a session. `collect` is called by the ticker, with the permit that holds from then on."""
         session = Session(subject, screen=screen, batch_events=self.settings.batch_events)
-        entry = _Open(session, closed("stale"), collect=collect)
-        self._refresh(entry, time.monotonic())
+        entry = _Open(session, Holder(subject, self.settings.gate_valid_s), collect=collect)
+        entry.holder.renew(self._view)
         with self._lock:
             self._open[session.id] = entry
         return session
@@ -149,10 +121,7 @@ class Producer:
     def permit(self, session: Session) -> Permit:
         """Return what the gate lets this session capture now."""
         entry = self._open.get(session.id)
-        if entry is None:
-            return closed("stale")
-        permit = entry.permit
-        return permit if time.monotonic() < permit.until else closed("stale", permit.epoch)
+        return entry.holder.current() if entry is not None else closed("stale")
 
     def feed(self, session: Session, capture: Capture) -> None:
         """Add many events at once. With `when_full="wait"` this waits until there is room for them."""
@@ -258,7 +227,7 @@ class Producer:
         for entry in self._entries():
             session = entry.session
             if entry.collect is not None:
-                entry.collect(entry.permit)
+                entry.collect(entry.holder.permit)
             if session.due(now, self.settings.batch_age_s) or (entry.ending and session.pending):
                 self._cut(session)
             if entry.ending and not session.unsettled and not session.pending:
@@ -267,23 +236,9 @@ class Producer:
         self._publish_metrics()
 
     def _refresh_all(self) -> None:
-        now = time.monotonic()
         self._view = self._reader.view()
         for entry in self._entries():
-            self._refresh(entry, now)
-
-    def _refresh(self, entry: _Open, now: float) -> None:
-        """Judge anew when the control state has changed, or the last look is half used up."""
-        view = self._view
-        looked = (view.state.log, view.state.version, view.fresh)
-        now_ms = int(time.time() * 1000)
-        verdict = entry.permit.verdict
-        if looked != entry.looked or not entry.judged_at <= now_ms < verdict.until:
-            verdict = judge(view, entry.session.subject, now_ms, view.state.epoch)
-            entry.looked, entry.judged_at = looked, now_ms
-        elif entry.permit.until - now > self.settings.gate_valid_s / 2:
-            return
-        entry.permit = Permit(view.state.epoch, verdict, now + self.settings.gate_valid_s)
+            entry.holder.renew(self._view)
 
     def _cut(self, session: Session) -> None:
         with session.order:
@@ -293,7 +248,7 @@ class Producer:
     def _end(self, entry: _Open) -> None:
         session = entry.session
         with session.order:
-            final = session.end(entry.permit, int(time.time() * 1000))
+            final = session.end(entry.holder.permit, int(time.time() * 1000))
             self._hand_on(session, final)
         with self._lock:
             self._done_captured += session.captured

@@ -18,7 +18,6 @@ with a connection or a process, is a new message with the same session and
 from __future__ import annotations
 
 import logging
-import struct
 import threading
 import time
 from collections import deque
@@ -32,15 +31,13 @@ from confluent_kafka import Producer as KafkaClient
 
 from infra.metrics import ProducerMetrics
 from infra.telemetry import Progress
+from producers.message import Message, Sent, from_spool, to_spool
 from producers.settings import TOPIC, ProducerSettings
 from producers.spool import Spool
 from schemas.registry import RegistryError
+from schemas.wire import FRAME_SIZE, frame
 
 _log = logging.getLogger("tidegate.publisher")
-
-# schema id (0: not known when it was spooled), events, length of the key; then fingerprint, key, body.
-_SPOOLED = struct.Struct("<IIH8s")
-_FRAME = struct.Struct(">bI")
 
 # A batch that fails with one of these fails for ever: sending it again would block all that follows.
 _HOPELESS = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError._INVALID_ARG})
@@ -52,25 +49,6 @@ _ID_WAIT_S = 2.0
 _BACKOFF_S = (0.5, 5.0)
 _WINDOW_MAX = 256
 """Spooled batches in flight: about 256 KB, and at most so many are sent twice when the process is killed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One encoded batch."""
-
-    key: bytes
-    body: bytes
-    """Avro, without the wire frame: the schema id may not be known yet."""
-    events: int
-    settled: Callable[[str], None]
-    """Called once, from the publisher's thread: with "" when Kafka or the spool has taken it, else with the reason."""
-
-
-@dataclass(slots=True)
-class _Sent:
-    message: Message
-    number: int | None
-    """The spool's number of it; None where it came straight from the inbox."""
 
 
 @dataclass(slots=True)
@@ -107,10 +85,10 @@ class Publisher:
         self._inbox: deque[Message] = deque()
         self._inbox_bytes = 0
         self._changed = threading.Condition()
-        self._sent: dict[int, _Sent] = {}
+        self._sent: dict[int, Sent] = {}
         self._sent_bytes = 0
         self._sequence = 0
-        self._failed: list[tuple[int, _Sent]] = []
+        self._failed: list[tuple[int, Sent]] = []
         self._acknowledged: list[int] = []
         self._schema_id = 0
         self._started = self._last_outcome = self._last_sync = time.monotonic()
@@ -245,7 +223,7 @@ class Publisher:
 
     def _inbox_to_kafka(self) -> None:
         while self._inbox and self._sent_bytes < self._settings.unacknowledged_bytes:
-            if not self._produce(_Sent(self._inbox[0], None), self._schema_id):
+            if not self._produce(Sent(self._inbox[0], None), self._schema_id):
                 return
             self._take()
 
@@ -255,40 +233,32 @@ class Publisher:
             if found is None:
                 return
             number, payload = found
-            schema_id, events, key_length, fingerprint = _SPOOLED.unpack_from(payload)
-            if not schema_id and fingerprint == self._fingerprint:
-                schema_id = self._schema_id
-            key_end = _SPOOLED.size + key_length
-            message = Message(payload[_SPOOLED.size : key_end], payload[key_end:], events, _nobody)
+            message, schema_id = from_spool(payload, self._schema_id, self._fingerprint)
             if not schema_id:
                 # Spooled by a program with another schema before it knew the id: nobody could read it.
-                self._lose(_Sent(message, number))
-            elif not self._produce(_Sent(message, number), schema_id):
-                self._failed.append((self._sequence, _Sent(message, number)))
+                self._lose(Sent(message, number))
+            elif not self._produce(Sent(message, number), schema_id):
+                self._failed.append((self._sequence, Sent(message, number)))
                 return
 
     def _inbox_to_spool(self) -> None:
         while self._inbox:
             message = self._inbox[0]
-            taken = self._spool.append(self._spooled_form(message))
+            taken = self._spool.append(to_spool(message, self._schema_id, self._fingerprint))
             if not taken and self._settings.when_full == "wait" and not self._giving_up:
                 return
             self._take()
             message.settled("" if taken else "spool_full")
-
-    def _spooled_form(self, message: Message) -> bytes:
-        head = _SPOOLED.pack(self._schema_id, message.events, len(message.key), self._fingerprint)
-        return head + message.key + message.body
 
     def _take(self) -> None:
         with self._changed:
             self._inbox_bytes -= len(self._inbox.popleft().body)
             self._changed.notify_all()
 
-    def _produce(self, sent: _Sent, schema_id: int) -> bool:
+    def _produce(self, sent: Sent, schema_id: int) -> bool:
         """Hand one message to librdkafka; False when its queue is full and polling for 0.1 s made no room."""
         message = sent.message
-        value = _FRAME.pack(0, schema_id) + message.body
+        value = frame(schema_id, message.body)
         sequence = self._sequence
         for wait in (0.1, 0.0):
             try:
@@ -322,19 +292,19 @@ class Publisher:
         else:
             self._failed.append((sequence, sent))
 
-    def _delivered(self, sent: _Sent) -> None:
+    def _delivered(self, sent: Sent) -> None:
         self.counts.delivered_batches += 1
         self.counts.delivered_events += sent.message.events
         self._window = min(2 * self._window, _WINDOW_MAX)
         self._backoff = _BACKOFF_S[0]
         if self._metrics is not None:
             self._metrics.batches.inc()
-            self._metrics.sent_bytes.inc(len(sent.message.body) + _FRAME.size)
+            self._metrics.sent_bytes.inc(len(sent.message.body) + FRAME_SIZE)
         if sent.number is not None:
             self._acknowledged.append(sent.number)
         sent.message.settled("")
 
-    def _lose(self, sent: _Sent) -> None:
+    def _lose(self, sent: Sent) -> None:
         self.counts.undeliverable_batches += 1
         _log.warning("batch undeliverable", extra={"events": sent.message.events, "bytes": len(sent.message.body)})
         if sent.number is not None:
@@ -351,8 +321,8 @@ class Publisher:
         self._await_outcomes()
         self._acknowledge()
         failed, self._failed = sorted(self._failed, key=lambda item: item[0]), []
-        if self._fatal:
-            # An idempotent client that has lost its place with the broker must be made anew.
+        if failed or self._fatal:
+            # An idempotent client with a gap in its sequence numbers has lost its place with the broker: begin anew.
             self._client, self._fatal = self._connect(), False
         if not failed:
             return
@@ -395,7 +365,3 @@ class Publisher:
                 self._metrics.queue_batches.set(self.waiting)
                 self._metrics.spool_batches.set(len(self._spool))
                 self._metrics.spool_bytes.set(self._spool.size)
-
-
-def _nobody(_: str) -> None:
-    """Settle a message of the spool: its session has been told when it was spooled."""

@@ -23,7 +23,8 @@ from infra.addresses import Addresses
 from infra.errors import TidegateError
 from producers.batcher import TEXT_MAX, Capture, Session
 from producers.permit import Permit, closed
-from producers.producer import Producer, Report
+from producers.producer import Producer
+from producers.report import Report
 from producers.settings import ProducerSettings
 from schemas.catalogue import BUTTONS, KEY_CLASSES, KINDS, ROLES
 

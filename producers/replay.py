@@ -142,7 +142,8 @@ def to_csv(chunks: Iterable[Chunk], seconds: float) -> str:
     What the format cannot say (keys, applications, elements) is left out.
     """
     lines = [",".join(_COLUMNS)]
-    words = {meaning: names for names, meaning in reversed(_MEANING.items())}
+    # Reversed, so that a move without a button is written as Move and not as Drag.
+    words = {meaning: names for names, meaning in reversed(list(_MEANING.items()))}
     for chunk in chunks:
         inside = chunk.offsets <= seconds * 1000
         zeros = np.zeros(len(chunk.offsets), np.int64)

