@@ -34,6 +34,12 @@ from schemas.strict import INT_MAX, INT_MIN, read_block, record_reader
 Longs = NDArray[np.int64]
 Integers = NDArray[np.integer[Any]]
 
+# Up to so many bytes a pass, numpy's cost a call outweighs that a number, and all
+# columns are decoded as one; beyond, each alone, for its numbers may all be short.
+_SMALL_ENOUGH = 1 << 16
+
+_NO_ROWS = np.zeros(0, np.int64)
+
 # A Kafka message is 1 MiB at most by default, and a row takes a byte.
 MAX_ROWS = 1 << 20
 
@@ -87,7 +93,9 @@ class Codec:
         self._reader_header = None if reader.fingerprint == writer.fingerprint else _header_only(reader)
         self._groups = tuple({**writer.groups, **reader.groups})
         self._group_of = [self._groups.index(column.group) for column in writer.columns]
-        self._limits = [_limits(column) for column in writer.columns]
+        self._limits = np.array([_limits(column) for column in writer.columns], np.int64).reshape(-1, 2)
+        self._by_name = {column.name: column for column in writer.columns}
+        self._number = {column.name: number for number, column in enumerate(writer.columns)}
         self._targets = _targets(writer, reader)
 
     def decode(self, bodies: Sequence[bytes]) -> Decoded:
@@ -129,21 +137,15 @@ class Codec:
         """
         out = io.BytesIO()
         fastavro.schemaless_writer(out, self._writer_header, header)
-        filled = self._filled(columns)
-        counts = np.array([len(values) for values in filled.values()], np.int64)
-        joined = np.concatenate(list(filled.values()), dtype=np.int64) if filled else np.zeros(0, np.int64)
-        self._check_range(filled, joined, counts)
-        data, sizes = varints.encode(joined, counts)
-        stops = dict(zip(filled, np.cumsum(sizes).tolist(), strict=True))
-        start = 0
+        given, joined = self._join(columns)
+        rows = [len(values) for values in given.values()]
+        blocks = dict(zip(given, varints.encode(joined, rows), strict=True))
+        silent = self._zeros(given, joined, rows)
         for column in self.writer.columns:
-            stop = stops.get(column.name)
-            if stop is not None:
+            data = blocks.get(column.name)
+            if data is not None and column.name not in silent:
                 # One block: the count, negated to say that a size in bytes follows.
-                out.write(varints.one(-len(filled[column.name])))
-                out.write(varints.one(stop - start))
-                out.write(data[start:stop])
-                start = stop
+                out.write(varints.one(-len(given[column.name])) + varints.one(len(data)) + data)
             out.write(b"\0")
         return out.getvalue()
 
@@ -154,22 +156,38 @@ class Codec:
             header = self._resolve_header(body[:pos])
         rows = [0] * len(self._groups)
         parts: list[bytes] = []
+        head, of = b"", -1
         for group in self._group_of:
             if not body[pos]:
                 parts.append(b"")
                 pos += 1
                 continue
+            if group == of and body.startswith(head, pos):
+                # The count of the column before, byte for byte, so only the size is left to
+                # read. Nearly every column is one short block: it is cut right here.
+                at = pos + len(head)
+                low, high = body[at], body[at + 1]
+                start, size = (at + 1, low >> 1) if low < 0x80 else (at + 2, (low & 0x7F | high << 7) >> 1)
+                end = start + size
+                if not low & 1 and (low < 0x80 or high < 0x80) and size >= rows[group] and not body[end]:
+                    parts.append(body[start:end])
+                    pos = end + 1
+                    continue
             count, part, pos = _cut(body, pos)
             parts.append(part)
             if count and count != rows[group]:
-                if rows[group]:
-                    raise RefusedError(Refusal.UNEQUAL_COLUMNS)
-                if count > self._max_rows:
-                    raise RefusedError(Refusal.TOO_MANY_ROWS)
+                self._check_rows(rows[group], count)
                 rows[group] = count
+                head, of = varints.one(-count), group
         if pos != len(body):
             raise RefusedError(Refusal.TRAILING_BYTES)
         return _Walked(position, header, rows, parts)
+
+    def _check_rows(self, before: int, count: int) -> None:
+        if before:
+            raise RefusedError(Refusal.UNEQUAL_COLUMNS)
+        if count > self._max_rows:
+            raise RefusedError(Refusal.TOO_MANY_ROWS)
 
     def _resolve_header(self, head: bytes) -> dict[str, Any]:
         """Read a header again, as the reader's schema sees it. The bytes have been found sound."""
@@ -184,69 +202,80 @@ class Codec:
         rows = np.array([message.rows for message in walked], np.int64).reshape(-1, len(self._groups))
         totals = dict(zip(self._groups, rows.sum(axis=0).tolist(), strict=True))
         columns = {column.name: np.zeros(totals[column.group], np.int64) for column in self.reader.columns}
-        bad: dict[int, Refusal] = {}
-        for number, parts in enumerate(zip(*(message.parts for message in walked), strict=True)):
-            values, refusals = self._decode_column(number, parts, rows[:, self._group_of[number]])
-            bad.update(refusals)
-            target = self._targets[number]
-            if target is not None:
-                columns[target.name] = values
+        parts = list(zip(*(message.parts for message in walked), strict=True))
+        found, bad = self._decode_runs(parts, rows)
+        for number, target in enumerate(self._targets):
+            if target is None or (number not in found and target.codes is None):
+                continue
+            values = _spread(found.get(number), parts[number] if parts else (), rows[:, self._group_of[number]])
+            if target.codes is not None:
+                values = target.codes[values]
+                bad.update(_owners(values < 0, rows[:, self._group_of[number]], Refusal.UNRESOLVABLE))
+            columns[target.name] = values
         return columns, bad
 
-    def _decode_column(self, number: int, parts: Sequence[bytes], rows: Longs) -> tuple[Longs, dict[int, Refusal]]:
-        """Decode one column of many messages; when any of them is refused, the numbers mean nothing."""
-        data = b"".join(parts)
-        values = np.zeros(int(rows.sum()), np.int64)
-        if data:
-            sizes = np.fromiter(map(len, parts), np.int64, len(parts))
-            there = sizes > 0
-            counts = rows * there
-            found, wrong = varints.decode(data, sizes, counts)
+    def _decode_runs(
+        self, parts: Sequence[Sequence[bytes]], rows: Longs
+    ) -> tuple[dict[int, Longs], dict[int, Refusal]]:
+        """Decode the columns that hold something, in runs. Returns them, and the messages that break a rule."""
+        filled = [number for number, column in enumerate(parts) if any(column)]
+        size = sum(len(part) for number in filled for part in parts[number])
+        found: dict[int, Longs] = {}
+        bad: dict[int, Refusal] = {}
+        for run in [filled] if filled and size < _SMALL_ENOUGH else [[number] for number in filled]:
+            segments = [part for number in run for part in parts[number]]
+            sizes = np.fromiter(map(len, segments), np.int64, len(segments))
+            counts = rows[:, [self._group_of[number] for number in run]].T.ravel() * (sizes > 0)
+            values, wrong = varints.decode(b"".join(segments), sizes, counts)
             if wrong.any():
-                return values, dict.fromkeys(np.flatnonzero(wrong).tolist(), Refusal.BAD_VARINT)
-            low, high = self._limits[number]
-            if found.min() < low or found.max() > high:
-                return values, _owners((found < low) | (found > high), counts, Refusal.BAD_VALUE)
-            if len(found) == len(values):
-                values = found
-            else:
-                values[np.repeat(there, rows)] = found
-        target = self._targets[number]
-        if target is not None and target.codes is not None:
-            values = target.codes[values]
-            if values.min(initial=0) < 0:
-                return values, _owners(values < 0, rows, Refusal.UNRESOLVABLE)
-        return values, {}
+                bad.update(dict.fromkeys((np.flatnonzero(wrong) % len(rows)).tolist(), Refusal.BAD_VARINT))
+                continue
+            stops = np.cumsum(counts.reshape(len(run), -1).sum(axis=1))
+            starts = np.concatenate(([0], stops[:-1]))
+            low, high = self._limits[run].T
+            out = (np.minimum.reduceat(values, starts) < low) | (np.maximum.reduceat(values, starts) > high)
+            for place, (number, start, stop) in enumerate(zip(run, starts.tolist(), stops.tolist(), strict=True)):
+                found[number] = values[start:stop]
+                if out[place]:
+                    broken = (found[number] < low[place]) | (found[number] > high[place])
+                    bad.update(_owners(broken, counts.reshape(len(run), -1)[place], Refusal.BAD_VALUE))
+        return found, bad
 
-    def _filled(self, columns: Mapping[str, Integers]) -> dict[str, Integers]:
-        """Pick the columns that must be written, in the order of the schema, after checking their lengths."""
-        group_of = {column.name: column.group for column in self.writer.columns}
+    def _join(self, columns: Mapping[str, Integers]) -> tuple[dict[str, Integers], Longs]:
+        """Check and join the columns that have rows, in the order of the schema."""
+        unknown = columns.keys() - self._by_name.keys()
+        if unknown:
+            raise ValueError(f"schema {self.writer.name} has no column {min(unknown)}")
         rows: dict[str, int] = {}
         for name, values in columns.items():
-            if name not in group_of:
-                raise ValueError(f"schema {self.writer.name} has no column {name}")
-            if not np.can_cast(values.dtype, np.int64):
-                raise ValueError(f"column {name} is of {values.dtype}, not of integers that fit 64 bits")
-            if len(values) != rows.setdefault(group_of[name], len(values)):
-                raise ValueError(f"column {name} has {len(values)} rows, its group {rows[group_of[name]]}")
+            group = self._by_name[name].group
+            if len(values) != rows.setdefault(group, len(values)):
+                raise ValueError(f"column {name} has {len(values)} rows, its group {rows[group]}")
         if max(rows.values(), default=0) > self._max_rows:
             raise ValueError(f"more than {self._max_rows} rows in one message of {self.writer.name}")
-        wanted = {name for name, values in columns.items() if values.any()}
-        # A group of nothing but zeros must still say how many rows it has.
-        for group, count in rows.items():
-            if count and wanted.isdisjoint(self.writer.groups[group]):
-                wanted.add(next(name for name in columns if group_of[name] == group))
-        return {name: columns[name] for name in group_of if name in wanted}
+        given = {name: columns[name] for name in self._by_name if name in columns and len(columns[name])}
+        try:
+            return given, np.concatenate([_NO_ROWS, *given.values()], dtype=np.int64, casting="safe")
+        except TypeError as error:
+            raise ValueError(f"the columns of {self.writer.name} must be integers that fit 64 bits") from error
 
-    def _check_range(self, filled: Mapping[str, Integers], joined: Longs, counts: Longs) -> None:
-        if not filled:
-            return
-        starts = np.cumsum(counts) - counts
-        low, high = np.minimum.reduceat(joined, starts), np.maximum.reduceat(joined, starts)
-        limits = dict(zip((column.name for column in self.writer.columns), self._limits, strict=True))
-        for name, least, most in zip(filled, low.tolist(), high.tolist(), strict=True):
-            if least < limits[name][0] or most > limits[name][1]:
+    def _zeros(self, given: Mapping[str, Integers], joined: Longs, rows: Sequence[int]) -> set[str]:
+        """Name the columns that need not be written, being all zeros, after checking every column's range."""
+        if not given:
+            return set()
+        starts = np.cumsum([0, *rows[:-1]])
+        least, most = np.minimum.reduceat(joined, starts), np.maximum.reduceat(joined, starts)
+        allowed = self._limits[[self._number[name] for name in given]]
+        for name, beyond in zip(given, ((least < allowed[:, 0]) | (most > allowed[:, 1])).tolist(), strict=True):
+            if beyond:
                 raise ValueError(f"column {name} holds values beyond its type")
+        zeros = {name for name, filled in zip(given, (least | most).tolist(), strict=True) if not filled}
+        # A group of nothing but zeros must still say how many rows it has.
+        for names in self.writer.groups.values():
+            written = [name for name in names if name in given]
+            if written and zeros.issuperset(written):
+                zeros.remove(written[0])
+        return zeros
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +321,17 @@ def _header_only(schema: Schema) -> Any:  # fastavro's own type for a parsed sch
     """Make a schema of the fields before the first column, to read and write those with fastavro."""
     fields = [f for f in schema.definition["fields"] if "column" not in f]
     return fastavro.parse_schema({**schema.definition, "fields": fields}, named_schemas={})
+
+
+def _spread(found: Longs | None, parts: Sequence[bytes], rows: Longs) -> Longs:
+    """Put a column's numbers where their messages' rows are; messages that left it empty have zeros."""
+    total = int(rows.sum())
+    if found is not None and len(found) == total:
+        return found
+    values = np.zeros(total, np.int64)
+    if found is not None:
+        values[np.repeat([bool(part) for part in parts], rows)] = found
+    return values
 
 
 def _owners(broken: NDArray[np.bool_], counts: Longs, refusal: Refusal) -> dict[int, Refusal]:

@@ -94,6 +94,9 @@ def read_block(body: bytes, pos: int) -> tuple[int, int, int]:
     -1 where it gives no size. An item takes at least a byte here, so a count
     beyond the bytes left is refused before anything is made of it.
     """
+    byte = body[pos]
+    if not byte & 0x81 and byte >> 1 < len(body) - pos:
+        return byte >> 1, -1, pos + 1  # up to 63 items without a size: most lists of a header
     count, pos = read_long(body, pos)
     end = -1
     if count < 0:
@@ -230,15 +233,16 @@ def _array(item: Reader) -> Reader:
 
     def read(body: bytes, pos: int) -> tuple[list[Any], int]:
         items: list[Any] = []
-        count, end, pos = read_block(body, pos)
-        while count:
+        while body[pos]:
+            count, end, pos = read_block(body, pos)
+            if not count:  # a zero in two bytes or more ends the blocks as well
+                return items, pos
             for _ in range(count):
                 value, pos = item(body, pos)
                 items.append(value)
             if end not in (-1, pos):
                 raise RefusedError(Refusal.BAD_SIZE)
-            count, end, pos = read_block(body, pos)
-        return items, pos
+        return items, pos + 1
 
     return read
 
@@ -246,14 +250,15 @@ def _array(item: Reader) -> Reader:
 def _map(value_reader: Reader) -> Reader:
     def read(body: bytes, pos: int) -> tuple[dict[str, Any], int]:
         items: dict[str, Any] = {}
-        count, end, pos = read_block(body, pos)
-        while count:
+        while body[pos]:
+            count, end, pos = read_block(body, pos)
+            if not count:  # a zero in two bytes or more ends the blocks as well
+                return items, pos
             for _ in range(count):
                 key, pos = read_string(body, pos)
                 items[key], pos = value_reader(body, pos)
             if end not in (-1, pos):
                 raise RefusedError(Refusal.BAD_SIZE)
-            count, end, pos = read_block(body, pos)
-        return items, pos
+        return items, pos + 1
 
     return read

@@ -7,14 +7,14 @@ top bit of a byte saying that another follows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 Longs = NDArray[np.int64]
-
-# A single byte's value: 0, -1, 1, -2, ... for the bytes 0, 1, 2, 3, ...
-_SMALL = np.array([(byte >> 1) ^ -(byte & 1) for byte in range(128)], dtype=np.int64)
-_ONE, _SHIFT, _SEVEN = np.uint64(1), np.uint64(7), np.uint64(0x7F)
 
 
 def decode(data: bytes, sizes: Longs, counts: Longs) -> tuple[Longs, NDArray[np.bool_]]:
@@ -26,33 +26,44 @@ def decode(data: bytes, sizes: Longs, counts: Longs) -> tuple[Longs, NDArray[np.
     numbers mean nothing.
     """
     raw = np.frombuffer(data, np.uint8)
-    rows = int(counts.sum())
-    if len(raw) == rows and raw.max(initial=0) < 0x80:
-        return _SMALL[raw], sizes != counts
+    if len(raw) == int(counts.sum()) and raw.max(initial=0) < 0x80:
+        return _unzigzag(raw.copy()), sizes != counts
     ends = np.flatnonzero(raw < 0x80)
     if not _fit(ends, sizes, counts):
         return np.zeros(0, np.int64), _misfits(raw, sizes, counts)
-    lengths = np.diff(ends, prepend=-1)
-    longest = int(lengths.max())
+    longest = max(int(ends[0]) + 1, int((ends[1:] - ends[:-1]).max(initial=0)))
     bad = np.zeros(len(sizes), np.bool_)
     if longest >= 10:
+        lengths = np.diff(ends, prepend=-1)
         over = ends[(lengths > 10) | ((lengths == 10) & (raw[ends] > 1))]
         bad[np.searchsorted(np.cumsum(sizes), over, side="right")] = True
         if bad.any():
             return np.zeros(0, np.int64), bad
-    return _join(raw, ends, longest), bad
+    return _unzigzag(_join(raw, ends, longest)), bad
 
 
-def _join(raw: NDArray[np.uint8], ends: Longs, longest: int) -> Longs:
+def _join(raw: NDArray[np.uint8], ends: Longs, longest: int) -> NDArray[Any]:
     """Join each varint's groups of 7 bits, from its last byte backwards, all varints at once."""
-    values = raw[ends].astype(np.uint64)
-    inside = np.ones(len(ends), np.bool_)
+    # 14 bits of two bytes fit 16, 28 of four fit 32: less memory to go through.
+    values: NDArray[Any] = raw[ends].astype(np.uint16 if longest <= 2 else np.uint32 if longest <= 4 else np.uint64)
+    inside = np.ones(len(ends), np.uint8)
     for back in range(1, longest):
         # Before the first varint stands raw[-1], the last byte of all, which ends one: no special case.
         byte = raw[ends - back]
-        inside &= byte >= 0x80
-        values = np.where(inside, (values << _SHIFT) | (byte & _SEVEN), values)
-    return ((values >> _ONE) ^ -(values & _ONE)).view(np.int64)
+        inside &= byte >> 7
+        # Multiplied, not chosen: which numbers go on is random, and a branch for each costs more.
+        values <<= inside * np.uint8(7)
+        values |= byte & (inside * np.uint8(0x7F))
+    return values
+
+
+def _unzigzag(values: NDArray[Any]) -> Longs:
+    """Turn 0, 1, 2, 3, ... into 0, -1, 1, -2, ...; the array given is used up."""
+    signed = values.view(f"i{values.itemsize}")
+    sign = signed & 1
+    values >>= 1
+    signed ^= -sign
+    return signed.astype(np.int64, copy=False)
 
 
 def _fit(ends: Longs, sizes: Longs, counts: Longs) -> bool:
@@ -78,28 +89,34 @@ def _misfits(raw: NDArray[np.uint8], sizes: Longs, counts: Longs) -> NDArray[np.
     return np.asarray(bad)
 
 
-def encode(values: Longs, counts: Longs) -> tuple[bytes, Longs]:
-    """Encode numbers; `counts[i]` of them are segment i. Returns the bytes, and each segment's number of bytes."""
-    if not len(values):
-        return b"", np.zeros(len(counts), np.int64)
+def encode(values: Longs, rows: Sequence[int]) -> list[bytes]:
+    """Encode numbers, the first `rows[0]` of which are column 0, and so on. Returns each column's bytes."""
+    bounds = np.cumsum([0, *rows]).tolist()
+    if len(values) > _SMALL_ENOUGH:
+        return [_encode(values[start:stop])[0] for start, stop in pairwise(bounds)]
+    data, lengths = _encode(values)
+    stops = np.concatenate(([0], np.cumsum(lengths)))[bounds].tolist()
+    return [data[start:stop] for start, stop in pairwise(stops)]
+
+
+# Up to here numpy's cost a call outweighs that a number, and all columns go in
+# one pass; beyond, each goes alone, for its own numbers may all be short.
+_SMALL_ENOUGH = 4096
+
+
+def _encode(values: Longs) -> tuple[bytes, Longs]:
+    """Encode numbers; also return how many bytes each took."""
     zigzag = ((values << 1) ^ (values >> 63)).view(np.uint64)
-    largest = int(zigzag.max())
+    largest = int(zigzag.max(initial=0))
     if largest < 0x80:
-        return zigzag.astype(np.uint8).tobytes(), counts
-    lengths = np.ones(len(values), np.int64)
-    for bits in range(7, largest.bit_length(), 7):
-        lengths += zigzag >= np.uint64(1 << bits)
-    stops = np.cumsum(lengths)
-    starts = stops - lengths
-    out = np.empty(stops[-1], np.uint8)
-    for byte in range(int(lengths.max())):
-        rows = np.flatnonzero(lengths > byte)
-        seven = (zigzag[rows] >> np.uint64(7 * byte)) & _SEVEN
-        more = np.where(lengths[rows] > byte + 1, np.uint8(0x80), np.uint8(0))
-        out[starts[rows] + byte] = seven.astype(np.uint8) | more
-    so_far = np.concatenate(([0], stops))
-    bounds = np.cumsum(counts)
-    return out.tobytes(), so_far[bounds] - so_far[bounds - counts]
+        return zigzag.astype(np.uint8).tobytes(), np.ones(len(values), np.int64)
+    # One row a number, one place a group of 7 bits; the places in use are its bytes.
+    groups = zigzag[:, np.newaxis] >> np.arange(0, largest.bit_length(), 7, dtype=np.uint64)
+    used = groups != 0
+    used[:, 0] = True
+    places = groups.astype(np.uint8) & np.uint8(0x7F)
+    places[:, :-1] |= used[:, 1:].view(np.uint8) << 7
+    return places[used].tobytes(), used.sum(axis=1)
 
 
 def one(value: int) -> bytes:
