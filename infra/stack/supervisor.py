@@ -79,6 +79,8 @@ class Supervisor:
         self._processes = {part.name: Process(part, home, env, self._changed) for part in layout.all()}
         self._main: asyncio.Task[None] | None = None
         self._stopping = False
+        self._written = True
+        """Whether stack.json says what is so."""
 
     def snapshot(self) -> dict[str, Any]:
         """Return what stack.json holds: addresses, then the parts."""
@@ -227,6 +229,8 @@ class Supervisor:
     async def _beat(self) -> NoReturn:
         while True:
             self.progress.beat()
+            if not self._written:
+                self._publish()
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _watch_health(self) -> NoReturn:
@@ -263,5 +267,10 @@ class Supervisor:
         try:
             self._home.write_state(self.snapshot())
         except OSError as error:
-            # The parts run on; what stack.json says is out of date until there is room again.
-            self._tell("supervisor", "the disk is full" if disk_full(error) else f"state not written: {error.strerror}")
+            # The parts run on; `_beat` writes the state when there is room again.
+            if self._written:
+                why = "the disk is full" if disk_full(error) else error.strerror
+                self._tell("supervisor", f"stack.json cannot be written: {why}")
+            self._written = False
+        else:
+            self._written = True

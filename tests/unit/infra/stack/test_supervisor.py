@@ -157,19 +157,24 @@ def test_health_is_watched(stand_ins):
 
 
 def test_a_full_disk_is_said_and_stops_nothing(stand_ins):
-    """When the state cannot be written for want of space, that is told and the parts run on."""
+    """When the state cannot be written for want of space, that is told once, the parts run on, and it is made up for."""
+    write, full = stand_ins.home.write_state, [True]
 
-    def full(_state):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def write_when_there_is_room(state):
+        if full[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(state)
 
-    stand_ins.home.write_state = full
+    stand_ins.home.write_state = write_when_there_is_room
     supervisor = stand_ins.supervisor(stand_ins.layout())
 
-    async def look():
-        assert stand_ins.part(supervisor, "store")["state"] == "ready"
+    async def make_room():
+        assert stand_ins.home.read_state() == {}
+        full[0] = False
+        await stand_ins.until(lambda: stand_ins.home.read_state().get("state") == "ready", "made up for")
 
-    stand_ins.run(supervisor, look)
-    assert ("supervisor", "the disk is full") in stand_ins.told
+    stand_ins.run(supervisor, make_room)
+    assert stand_ins.told.count(("supervisor", "stack.json cannot be written: the disk is full")) == 1
 
 
 def test_pauses_grow_and_a_steady_run_resets_them():
