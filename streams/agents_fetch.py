@@ -29,6 +29,9 @@ from faust.types import TP, ConsumerMessage
 
 from streams.cursor import Start
 
+FETCH_WAIT_SECONDS = 1.5
+"""How long Faust lets the broker hold a fetch that finds nothing (fixed in its driver)."""
+
 
 class Fetched(NamedTuple):
     """What one fetch returned for one partition."""
@@ -102,6 +105,18 @@ class FetchConsumer(driver.Consumer):
     async def first_offset(self, tp: TP) -> int:
         """Ask the broker for the oldest offset it still has."""
         return int((await self.earliest_offsets(tp))[tp])
+
+    def quiet_since(self, tp: TP, next_offset: int) -> float | None:
+        """Return since when the partition has certainly held nothing from `next_offset` on, as UTC epoch seconds.
+
+        None where it may hold something. A broker may have looked at the log as
+        long before its answer as it lets a fetch wait.
+        """
+        consumer = self._thread._ensure_consumer()
+        highwater, answered = consumer.highwater(tp), consumer.last_poll_timestamp(tp)
+        if highwater is None or answered is None or next_offset < highwater:
+            return None
+        return float(answered) / 1000 - FETCH_WAIT_SECONDS
 
     async def start_at(self, tp: TP, offset: int) -> Start:
         """Seek a partition that this worker owns, and let it flow."""

@@ -53,6 +53,7 @@ class Minimiser:
     metrics: MinimiserMetrics
     patience: Callable[[str, Callable[[], None]], Patience]
     """Makes the patience for one service (`broker`, `registry`, `store`), which beats as it waits."""
+    tick_after_ms: int
     lock: asyncio.Lock
     """One take at a time: work is CPU, and the gate's view must be of the moment in which it is done."""
 
@@ -86,9 +87,17 @@ class MinimisedPartition:
             await self._deliver(block)
             self._count(chunk, block)
 
-    async def idle(self) -> None:
-        """Send a tick where one is due."""
-        tick = self._shared.pipeline.tick(self._partition, wall_ms())
+    async def idle(self, quiet_since: float | None) -> None:
+        """Send a tick where one is due.
+
+        A tick says that nothing was appended up to `tick_after` ago. That this
+        worker has seen nothing is not enough: with a backlog, or a slow broker,
+        a tick would pass over messages and make them late.
+        """
+        now = wall_ms()
+        if quiet_since is None or quiet_since * 1000 < now - self._shared.tick_after_ms:
+            return
+        tick = self._shared.pipeline.tick(self._partition, now)
         if tick is not None:
             await self._deliver(tick)
             self._shared.metrics.ticks.inc()

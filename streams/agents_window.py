@@ -87,7 +87,7 @@ class WindowedPartition:
                 await self._flush()
         self._count()
 
-    async def idle(self) -> None:
+    async def idle(self, quiet_since: float | None) -> None:
         """Write what is due."""
         if self._next is not None:
             await self._flush()

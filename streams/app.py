@@ -152,6 +152,10 @@ class Worker:
         """
         return await self.patience("broker").do(lambda: self._start_at(TP(self._topic, partition), offset))
 
+    def quiet_since(self, partition: int, next_offset: int) -> float | None:
+        """Since when the partition has certainly held nothing from `next_offset` on (UTC epoch s), or None."""
+        return cast(FetchConsumer, self._app.consumer).quiet_since(TP(self._topic, partition), next_offset)
+
     async def _start_at(self, tp: TP, offset: int | None) -> Start:
         consumer = cast(FetchConsumer, self._app.consumer)
         first = await consumer.first_offset(tp)
@@ -173,7 +177,7 @@ class Worker:
         async def revoked(*_: Any, **__: Any) -> None:
             await partitions.revoke()
 
-        async def assigned(_: Any, *given: Any, **__: Any) -> None:
+        async def assigned(_sender: Any, /, *given: Any, **_: Any) -> None:
             await partitions.assign(tp.partition for tp in given[0])
 
         async def feed(stream: Any) -> None:

@@ -30,6 +30,9 @@ class Source(Protocol):
     async def start_at(self, partition: int, offset: int | None) -> Start:
         """Seek; None means the oldest message there is. Raises TidegateError when the offset is gone."""
 
+    def quiet_since(self, partition: int, next_offset: int) -> float | None:
+        """Since when the log has certainly held nothing from `next_offset` on (UTC epoch s), or None."""
+
 
 class Work(Protocol):
     """What a worker does with one partition, from its assignment to its revocation."""
@@ -40,8 +43,8 @@ class Work(Protocol):
     async def take(self, records: Sequence[Any]) -> None:
         """Work on the next messages, in offset order and complete."""
 
-    async def idle(self) -> None:
-        """Do what is due from time to time, with messages or without."""
+    async def idle(self, quiet_since: float | None) -> None:
+        """Do what is due from time to time. `quiet_since`: there was nothing to work on at that time (UTC epoch s)."""
 
     def repeats(self, count: int) -> None:
         """Note that messages were skipped because they had been seen."""
@@ -115,7 +118,7 @@ class Partitions:
                 if fetched is not None:
                     await self._take(partition, work, cursor, *fetched)
                 if monotonic() >= idle_at:
-                    await work.idle()
+                    await work.idle(self._source.quiet_since(partition, cursor.next))
                     idle_at = monotonic() + self._idle_seconds
         finally:
             work.end()

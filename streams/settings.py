@@ -22,8 +22,9 @@ class WorkerSettings(BaseSettings):
     session_timeout_seconds: float = Field(default=6.0, ge=6.0, le=60.0)
     """After this long without a heartbeat the group gives a worker's partitions to others. Kafka takes no less than
     6 s by default, and the embedded broker makes every group join wait half of it."""
-    tick_after_ms: int = Field(default=2_000, ge=100)
-    """A raw partition that was quiet this long gets ticks, so that its last windows close."""
+    tick_after_ms: int = Field(default=3_000, ge=2_000)
+    """A raw partition that was quiet this long gets ticks, so that its last windows close. Faust lets the broker hold
+    a fetch for 1.5 s, and the partition is looked at each second: less than 2.5 s would make ticks rare."""
     flush_seconds: float = Field(default=1.0, ge=0.05, le=60.0)
     """How often the windower writes: ClickHouse wants about one INSERT a second and table."""
     stalled_after_seconds: float = Field(default=30.0, gt=0.0)

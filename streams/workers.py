@@ -57,6 +57,7 @@ def run_minimiser(metrics_port: int) -> None:
                 dead_letters=await _framer(worker, registry, DEAD_LETTER),
                 metrics=MinimiserMetrics(),
                 patience=worker.patience,
+                tick_after_ms=settings.tick_after_ms,
                 lock=asyncio.Lock(),
             )
             others: list[Coroutine[Any, Any, None]] = [
@@ -142,6 +143,9 @@ def _end(code: int) -> None:
 def _quieten() -> None:
     import logging
 
+    # Faust's services log under the names of the modules that subclass them.
+    for name in ("streams.app", "streams.agents_fetch"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     once = OnceAMinute()
     for handler in logging.getLogger().handlers:
         handler.addFilter(once)
