@@ -60,8 +60,9 @@ class Drops:
     def of(cls, batch: Column, reason: Column) -> Drops:
         """Count events, one entry of `batch` and `reason` (code) for each event refused."""
         width = len(reasons.REASONS)
-        pairs, counts = np.unique(batch.astype(np.int64) * width + reason, return_counts=True)
-        return cls((pairs // width).astype(np.int32), (pairs % width).astype(np.uint8), counts.astype(np.int64))
+        counts = np.bincount(batch.astype(np.int64) * width + reason)
+        pairs = np.flatnonzero(counts)
+        return cls((pairs // width).astype(np.int32), (pairs % width).astype(np.uint8), counts[pairs])
 
     @classmethod
     def none(cls) -> Drops:
@@ -185,9 +186,10 @@ def admit(
     passed = reason == 0
     if passed.all():
         return Admitted(_TOKEN, events, tuple(verdicts)), Drops.none()
-    refused = ~passed
+    refused = np.flatnonzero(~passed)
     drops = Drops.of(events.batch[refused], reason[refused])
-    return Admitted(_TOKEN, events.take(passed), tuple(verdicts)), drops
+    # Indexes, not the mask: taking many columns by them costs half as much.
+    return Admitted(_TOKEN, events.take(np.flatnonzero(passed)), tuple(verdicts)), drops
 
 
 def _cells(events: Events) -> NDArray[np.int64]:

@@ -251,12 +251,13 @@ class _Draft:
         return replace(
             old,
             policy=self._policy,
-            consents=old.consents if self._consents is None else MappingProxyType(self._consents),
+            # Plain: copying a proxy is ten times slower, and these grow with the number of people.
+            consents=old.consents if self._consents is None else self._consents,
             switches=MappingProxyType(self._switches),
             epoch=self._epoch,
             applied=MappingProxyType(self.applied),
             consent_reached=self._consent_reached,
-            based_on=old.based_on if self._based_on is None else MappingProxyType(self._based_on),
+            based_on=old.based_on if self._based_on is None else self._based_on,
             ignored=MappingProxyType(self._ignored),
             version=old.version + 1 if self._changed else old.version,
         )
