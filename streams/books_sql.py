@@ -54,11 +54,11 @@ stored_windows AS (
         session, log, partition,
         min(toUnixTimestamp64Milli(w.stored_at)) AS first_stored_at,
         toInt64(sum(w.stored)) AS stored,
-        if(any(w.events) = 0, 0, toInt64(count()) - 1) AS again,
-        if(any(w.events) = 0, 0, toInt64(sum(w.stored)) - any(w.stored)) AS stored_again,
-        if(any(w.events) = 0, sumMap(w.refused), any(w.refused)) AS refused
+        if(w.events > 0, toInt64(count()) - 1, 0) AS again,
+        if(w.events > 0, toInt64(sum(w.stored)) - any(w.stored), 0) AS stored_again,
+        if(w.events > 0, any(w.refused), sumMap(w.refused)) AS refused
     FROM windows AS w
-    GROUP BY session, log, partition, window_kind, window_start, window_end, step_ms, number[1]
+    GROUP BY session, log, partition, window_kind, window_start, window_end, step_ms, w.events > 0, number[1]
 ),
 parts AS (
     SELECT

@@ -11,7 +11,7 @@ from infra.control.records import Policy, PurposeRule, Switch
 from infra.control.state import View
 from infra.control.verdict import Verdict, judge, served_fields
 from infra.errors import TidegateError
-from schemas.catalogue import MINIMISED_EVENT_COLUMNS, SOURCE_OF_KIND, STRUCTURAL_COLUMNS
+from schemas.catalogue import MINIMISED_EVENT_COLUMNS, SOURCE_OF_KIND, SOURCES, STRUCTURAL_COLUMNS
 
 DAY_MS = 86_400_000
 
@@ -97,14 +97,20 @@ class Gate:
         """Judge subjects now; see `permit.verdicts`."""
         return verdicts(self._view(), allowed, subjects, self.now_ms())
 
-    def still(self, allowed: Permit, subjects: set[str]) -> None:
-        """Raise TidegateError unless the permit and every one of these subjects' consents hold now."""
-        changed = self.permit(allowed.purpose) != allowed
-        if changed or len(self.verdicts(allowed, subjects)) != len(subjects):
+    def still(self, allowed: Permit, subjects: set[str]) -> Mapping[str, Verdict]:
+        """Return the verdicts on these subjects, by one view.
+
+        Raises TidegateError unless the permit and every one of the consents hold.
+        """
+        view, now = self._view(), self.now_ms()
+        changed = permit(view, allowed.purpose, now) != allowed
+        found = verdicts(view, allowed, subjects, now)
+        if changed or len(found) != len(subjects):
             what = "the policy or a switch has" if changed else "consents have"
             raise TidegateError(
                 f"{what} changed while the sample was taken, so it is refused and no file is left. Take it again."
             )
+        return found
 
 
 def _in_force(view: View, now_ms: int) -> Policy:
@@ -138,8 +144,11 @@ def _rule(policy: Policy, purpose: str) -> PurposeRule:
 
 def _refuse_if_stopped(engaged: Iterable[Switch], purpose: str) -> None:
     for switch in engaged:
-        # Rows do not say who is in which team, so a team's switch stops every sample.
-        if switch.scope in ("everything", "team") or (switch.scope == "purpose" and switch.value == purpose):
+        # As for the gate: no directory says who is in which team, and a source that
+        # is not known here may be any, so such a switch stops every sample.
+        unknown_source = switch.scope == "source" and switch.value not in SOURCES
+        this_purpose = switch.scope == "purpose" and switch.value == purpose
+        if switch.scope in ("everything", "team") or unknown_source or this_purpose:
             raise TidegateError(
                 f"the switch {switch.id} is engaged and stops this sample (scope {switch.scope}). "
                 "Nothing can be taken until it is released; see `tidegate switch list`."

@@ -95,5 +95,4 @@ def _read(batch: Keys, allowed: Permit, gate: Gate, store: Store, parameters: Ma
     got = zip(rows.column("slot").to_pylist(), rows.column("rank").to_pylist(), strict=True)
     rows = rows.filter(pa.array([key in chosen for key in got], pa.bool_()))
     subjects = set(rows.column("subject").to_pylist())
-    gate.still(allowed, subjects)
-    return narrowed(rows, allowed, gate.verdicts(allowed, subjects))
+    return narrowed(rows, allowed, gate.still(allowed, subjects))

@@ -72,7 +72,8 @@ def choose_sql(stratify: str, stopping: bool) -> str:
     {_lines(terms)}
 SELECT slot, {RANK} AS rank, subject, {_STRATUM[stratify]} AS stratum, length(passing_kinds) AS passing
 FROM windows
-WHERE {_MAY_BE} AND slot >= {{first_slot:Int64}} AND slot <= {{last_slot:Int64}} AND passing > 0"""  # noqa: S608 - constants of this file; values go in as parameters
+WHERE {_MAY_BE} AND slot >= {{first_slot:Int64}} AND slot <= {{last_slot:Int64}} AND passing > 0
+LIMIT 1 BY slot, rank"""  # noqa: S608 - constants of this file; values go in as parameters
 
 
 def read_sql(columns: Iterable[str]) -> str:
