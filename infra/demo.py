@@ -192,7 +192,7 @@ class Demo:
         """Live progress until the producers end; the withdrawal falls half-way."""
         from infra.store import Store
 
-        addresses = Addresses.load(self.home)
+        addresses = Addresses.load(self.home, environ={})
         store = Store(addresses)
         begun, withdrawn = time.monotonic(), False
         with self._live() as show:
@@ -209,12 +209,12 @@ class Demo:
             show(self._progress(store, addresses.log, time.monotonic() - begun))
 
     def _withdraw(self) -> None:
-        for purpose in PURPOSES:
-            self._call("consent", "withdraw", "--purpose", purpose, "--file", "-", given=self.replayed[0])
+        self._call("consent", "withdraw", "--subject", self.replayed[0])
         self.console.print("One recorded person has withdrawn: from here on their events are refused, and counted.")
 
     def _books(self, told: Mapping[str, int]) -> None:
-        self._show("books", "--wait", "30")
+        self.console.print("[dim]The last windows close when their time and the lateness have passed.[/dim]")
+        self._show("books", "--wait", f"{SETTLE_S:.0f}")
         captured = json.loads(self._call("books", "--json"))["captured"]
         if captured != told["captured"]:
             raise TidegateError(
@@ -307,14 +307,9 @@ class Demo:
             captured += int(json.loads(text)["captured"])
         return {"captured": captured}
 
-    def _books_code(self) -> int:
-        return subprocess.run(
-            self._command("books", "--json"), env=self._env(), capture_output=True, check=False
-        ).returncode
-
     def _progress(self, store: Store, log: str, elapsed: float) -> dict[str, float]:
-        columns, rows = store.query_rows(PROGRESS_SQL, {"log": log})
-        return {**dict(zip(columns, rows[0], strict=True)), "elapsed": elapsed}
+        found = store.query_rows(PROGRESS_SQL, {"log": log})
+        return {**dict(zip(found.columns, found.rows[0], strict=True)), "elapsed": elapsed}
 
     @contextlib.contextmanager
     def _live(self) -> Iterator[Any]:
