@@ -55,7 +55,8 @@ class Decoded:
     counts: dict[str, Longs]
     """By group: the rows of each good message."""
     columns: dict[str, Longs]
-    """Every column of the reader's schema, joined over the good messages, in order. Enums are indexes."""
+    """Every column of the reader's schema, joined over the good messages, in order. Enums are indexes. Not to be
+    written to: columns that are all zeros may be one array."""
     refused: list[tuple[int, Refusal]]
     """Position and reason of each other message, by position."""
 
@@ -200,8 +201,11 @@ class Codec:
     def _decode_columns(self, walked: list[_Walked]) -> tuple[dict[str, Longs], dict[int, Refusal]]:
         """Decode every column; also say which messages break a rule, by their place in `walked`."""
         rows = np.array([message.rows for message in walked], np.int64).reshape(-1, len(self._groups))
-        totals = dict(zip(self._groups, rows.sum(axis=0).tolist(), strict=True))
-        columns = {column.name: np.zeros(totals[column.group], np.int64) for column in self.reader.columns}
+        # Columns that no message fills share one array of zeros a group, which nobody may write to.
+        zeros = {group: np.zeros(total, np.int64) for group, total in zip(self._groups, rows.sum(axis=0), strict=True)}
+        for array in zeros.values():
+            array.flags.writeable = False
+        columns = {column.name: zeros[column.group] for column in self.reader.columns}
         parts = list(zip(*(message.parts for message in walked), strict=True))
         found, bad = self._decode_runs(parts, rows)
         for number, target in enumerate(self._targets):
