@@ -2,12 +2,12 @@
 
 A topic that is not in the catalogue does not belong to Tidegate. Everything a
 reader wants to know of one stands in its file; what must hold of it is a rule
-in `problems`, not prose.
+in `topic_rules`, not prose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -19,13 +19,6 @@ from infra.errors import TidegateError
 
 FOLDER = Path(__file__).parent / "topics"
 RAW, MINIMIZED, DEAD_LETTER = "interactions.raw", "interactions.minimized", "interactions.deadletter"
-ROLES = (
-    *("producer", "minimiser", "windower", "authority", "sampler"),  # programs
-    *("subject", "on-call", "approver", "platform"),  # people
-)
-"""Who may be named as a reader or writer."""
-
-RAW_HOURS_AT_MOST = 48
 FOREVER = "forever"
 HOUR_MS = 3_600_000
 # Two missed rounds to a broker next door, and still an answer before somebody gives up looking at the screen.
@@ -118,85 +111,6 @@ def _value(path: Path, name: str, type_: str, value: object) -> object:
     if isinstance(value, kinds) and not isinstance(value, bool):
         return value
     raise TidegateError(f"{path}: `{name}` must be {type_.replace('|', 'or')}, not {value!r}.")
-
-
-# The rules
-
-
-def problems(topics: Sequence[Topic], schemas: Collection[str]) -> list[str]:
-    """Say, a sentence each, what the catalogue breaks; `schemas` are the names that the schema catalogue has."""
-    names = {topic.name for topic in topics}
-    found = [f"{topic.name}: {problem}" for topic in topics for problem in _of_one(topic, names, schemas)]
-    twice = sorted({t.name for t in topics if sum(t.name == other.name for other in topics) > 1})
-    found += [f"{name}: described in two files" for name in twice]
-    return [*found, *_of_all({topic.name: topic for topic in topics})]
-
-
-def _of_one(topic: Topic, names: Collection[str], schemas: Collection[str]) -> Iterator[str]:
-    for field in ("owner", "purpose", "key"):
-        if not str(getattr(topic, field)).strip():
-            yield f"has no {field}"
-    if topic.partitions < 1:
-        yield "needs at least one partition"
-    if topic.schema not in schemas:
-        yield f"schema `{topic.schema}` is not in the catalogue"
-    if topic.dead_letter != "none" and topic.dead_letter not in names:
-        yield f"dead letter `{topic.dead_letter}` is no topic of the catalogue"
-    if topic.cleanup not in ("delete", "compact"):
-        yield f"cleanup must be delete or compact, not `{topic.cleanup}`"
-    if topic.timestamp not in ("LogAppendTime", "CreateTime"):
-        yield f"timestamp must be LogAppendTime or CreateTime, not `{topic.timestamp}`"
-    yield from _retention(topic)
-    for role in ("readers", "writers"):
-        listed = getattr(topic, role)
-        if not listed:
-            yield f"names no {role}"
-        yield from (f"{role}: `{name}` is no role ({', '.join(ROLES)})" for name in listed if name not in ROLES)
-    yield from _control(topic) if topic.control else _interactions(topic)
-
-
-def _retention(topic: Topic) -> Iterator[str]:
-    if isinstance(topic.retention_hours, str):
-        if topic.retention_hours != FOREVER:
-            yield f"retention must be hours or `{FOREVER}`, not `{topic.retention_hours}`"
-        elif topic.cleanup != "compact":
-            yield "retention is unbounded, which only a compacted topic may be"
-    elif topic.retention_hours < 1:
-        yield "retention must be at least an hour"
-
-
-def _control(topic: Topic) -> Iterator[str]:
-    if topic.partitions != 1:
-        yield "a control topic has one partition, so that every gate applies its records in one order"
-    if topic.encoding != "single-object":
-        yield "a control topic is single-object encoded, so that stopping needs no registry"
-    # A heartbeat is worthless a second later; every other control record stands until the next of its key.
-    if topic.cleanup != "compact" and topic.name != "control.heartbeat":
-        yield "a control topic is compacted, so that a gate that starts finds the last word on everything"
-
-
-def _interactions(topic: Topic) -> Iterator[str]:
-    if topic.encoding != "registry":
-        yield "a topic of events uses the registry's wire format"
-    if topic.dead_letter == "none" and topic.name != DEAD_LETTER:
-        yield "has no dead letter topic"
-
-
-def _of_all(topics: Mapping[str, Topic]) -> Iterator[str]:
-    missing = [name for name in (RAW, MINIMIZED, DEAD_LETTER) if name not in topics]
-    if missing:
-        yield from (f"{name}: is not in the catalogue" for name in missing)
-        return
-    raw = topics[RAW]
-    if raw.readers != ("minimiser",):
-        yield f"{RAW}: only the minimiser may read it, not {', '.join(raw.readers)}"
-    if raw.retention_ms < 0 or raw.retention_ms > RAW_HOURS_AT_MOST * HOUR_MS:
-        yield f"{RAW}: raw events are kept for at most {RAW_HOURS_AT_MOST} hours"
-    if raw.timestamp != "LogAppendTime":
-        yield f"{RAW}: needs LogAppendTime, or a device could date its events"
-    for name in (MINIMIZED, DEAD_LETTER):
-        if topics[name].partitions != raw.partitions:
-            yield f"{name}: needs as many partitions as {RAW}, whose partition numbers it keeps"
 
 
 # The live broker

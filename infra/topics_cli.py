@@ -22,11 +22,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 @app.command()
 def check(as_json: Json = False) -> None:
     """Check every rule of the catalogue; needs no broker. Exits 1 with the rules that are broken."""
-    from infra import topics
+    from infra import topic_rules, topics
     from schemas import catalogue
 
     listed = topics.load()
-    found = topics.problems(listed, catalogue.names())
+    found = topic_rules.problems(listed, catalogue.names())
     if as_json:
         print(json.dumps({"topics": [t.name for t in listed], "problems": found}))
     else:

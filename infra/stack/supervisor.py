@@ -14,6 +14,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 from infra.addresses import Addresses
@@ -30,7 +31,10 @@ STEADY_SECONDS = 60.0
 """A part that ran for so long starts again with the shortest pause."""
 BEAT_SECONDS = 1.0
 HEALTH_SECONDS = 2.0
-NEW_LOG = "the broker has a new, empty log: apply the policy and the consents again. Until then every event is refused."
+NEW_LOG = (
+    "the broker ended and was started again at {at} UTC with an empty log: "
+    "apply the policy and the consents again. Until then every event is refused."
+)
 
 
 class Backoff:
@@ -74,6 +78,7 @@ class Supervisor:
         self._about = dict(about or {})
         self._state, self._error, self._failed_part = "starting", "", ""
         self._notes: list[str] = list(self._about.pop("notes", []))
+        self._new_log_note = ""
         self._log = addresses.log
         self.progress = Progress("supervisor", 5 * BEAT_SECONDS)
         self._processes = {part.name: Process(part, home, env, self._changed) for part in layout.all()}
@@ -218,8 +223,10 @@ class Supervisor:
             return False
         backoff.began()
         self._state = "ready"
-        self._notes = [note for note in self._notes if note != NEW_LOG] + [NEW_LOG]
-        self._tell("broker", NEW_LOG)
+        note = NEW_LOG.format(at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"))
+        self._notes = [*(known for known in self._notes if known != self._new_log_note), note]
+        self._new_log_note = note
+        self._tell("broker", note)
         self._publish()
         return True
 

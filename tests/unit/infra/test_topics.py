@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import yaml
 
-from infra import topics
+from infra import topic_rules, topics
 from infra.errors import TidegateError
 from schemas import catalogue
 
@@ -15,7 +15,7 @@ ALL = {topic.name: topic for topic in topics.load()}
 def found(*changed, without=()):
     """The problems of the catalogue with some topics replaced or left out."""
     listed = {k: v for k, v in ALL.items() if k not in without} | {t.name: t for t in changed}
-    return topics.problems(list(listed.values()), catalogue.names())
+    return topic_rules.problems(list(listed.values()), catalogue.names())
 
 
 def changed(name, **values):
@@ -68,7 +68,7 @@ def test_a_broken_rule_is_named(name, values, says):
 
 def test_a_topic_described_twice_is_named():
     """Two files for one topic are refused: nobody could say which one holds."""
-    assert "described in two files" in topics.problems([*ALL.values(), ALL[topics.RAW]], catalogue.names())[0]
+    assert "described in two files" in topic_rules.problems([*ALL.values(), ALL[topics.RAW]], catalogue.names())[0]
 
 
 def test_a_missing_topic_is_named():
@@ -78,7 +78,7 @@ def test_a_missing_topic_is_named():
 
 def test_a_role_that_nobody_has_is_no_reader():
     """Every reader and writer of the catalogue is a known role."""
-    assert {role for t in ALL.values() for role in (*t.readers, *t.writers)} <= set(topics.ROLES)
+    assert {role for t in ALL.values() for role in (*t.readers, *t.writers)} <= set(topic_rules.ROLES)
 
 
 @pytest.mark.parametrize(
