@@ -20,7 +20,7 @@ HEARTBEAT_SECONDS = 1.0
 """How long to listen for the authority: five heartbeats."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-By = Annotated[str, typer.Option("--by", help="Who does it, as others shall see it. [default: your user name]")]
+By = Annotated[str, typer.Option("--by", help="Who does it, as others shall see it. (default: your user name)")]
 
 
 def read_control(addresses: Addresses, *, listen: bool = False) -> View:

@@ -10,7 +10,7 @@ import typer
 
 from infra.addresses import Addresses
 from infra.control.cli_shared import AsJson, answer, moment, read_control, show_freshness, table
-from infra.control.identity import create_key, is_subject, load_key, subject_of
+from infra.control.identity import is_subject, load_key, load_or_create_key, subject_of
 from infra.control.reader import wall_ms
 from infra.control.records import Consent
 from infra.control.state import View
@@ -19,7 +19,9 @@ from infra.control.writer import ControlWriter
 from infra.errors import TidegateError
 
 consent = typer.Typer(
-    no_args_is_help=True, help="What a subject allows, purpose by purpose. Nothing is allowed unsaid."
+    no_args_is_help=True,
+    add_completion=False,
+    help="What a subject allows, purpose by purpose. Nothing is allowed unsaid.",
 )
 
 
@@ -36,7 +38,7 @@ def consent_grant(
     subject: Subject = "",
     file: SubjectFile = "",
     create: Annotated[bool, typer.Option("--create-key", help="Make the key file if it is not there.")] = False,
-    notice: Annotated[str, typer.Option(help="The notice that was read. [default: the one in force]")] = "",
+    notice: Annotated[str, typer.Option(help="The notice that was read. (default: the one in force)")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Allow one purpose, under the notice in force."""
@@ -61,7 +63,7 @@ def consent_grant(
 
 @consent.command("withdraw")
 def consent_withdraw(
-    purpose: Annotated[str, typer.Option("--purpose", help="Which purpose. [default: all of them]")] = "",
+    purpose: Annotated[str, typer.Option("--purpose", help="Which purpose. (default: all of them)")] = "",
     subject_key: SubjectKey = None,
     subject: Subject = "",
     file: SubjectFile = "",
@@ -108,7 +110,7 @@ def _subjects(key: Path | None, subject: str, file: str, create: bool) -> list[s
     if sum(bool(way) for way in (key, subject, file)) != 1:
         raise TidegateError("say who: one of --subject-key FILE, --subject ID or --file FILE.", code=2)
     if key is not None:
-        return [subject_of(create_key(key) if create and not key.exists() else load_key(key))]
+        return [subject_of(load_or_create_key(key) if create else load_key(key))]
     if subject:
         lines, where = [subject], "--subject"
     else:

@@ -16,7 +16,9 @@ from infra.control.writer import ControlWriter
 from infra.errors import TidegateError
 
 policy = typer.Typer(
-    no_args_is_help=True, help="The policy in force: who may record what for which purpose. Without one, nothing."
+    no_args_is_help=True,
+    add_completion=False,
+    help="The policy in force: who may record what for which purpose. Without one, nothing.",
 )
 
 PolicyFile = Annotated[Path, typer.Argument(help="The policy, a YAML file.", show_default=False)]

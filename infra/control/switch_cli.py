@@ -22,14 +22,16 @@ from infra.control.writer import ControlWriter
 from infra.errors import TidegateError
 from schemas.catalogue import SOURCES
 
-switch = typer.Typer(no_args_is_help=True, help="Kill switches: stopping is instant and needs a reason.")
+switch = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Kill switches: stopping is instant and needs a reason."
+)
 
 
 @switch.command("engage")
 def switch_engage(
     scope: Annotated[str, typer.Option(help=f"What to stop: everything, or {' | '.join(SCOPES[1:])} with `:VALUE`.")],
     reason: Annotated[str, typer.Option(help="Why; it is kept and shown.")],
-    name: Annotated[str, typer.Option("--id", help="Its identifier. [default: the scope and six hex digits]")] = "",
+    name: Annotated[str, typer.Option("--id", help="Its identifier. (default: the scope and six hex digits)")] = "",
     by: By = "",
     as_json: AsJson = False,
 ) -> None:
