@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from infra.control.gate import admit
 from producers.permit import Permit
-from schemas.catalogue import POLICY_FIELDS
 from schemas.events import Events
 
 Ints = NDArray[np.int64]
@@ -75,7 +74,7 @@ def pass_gate(capture: Capture, permit: Permit) -> tuple[Capture, Counter[str]]:
     events = Events(np.zeros(len(capture), np.int32), capture.columns)
     admitted, drops = admit(events, [permit.verdict], [capture.applications])
     columns = {name: column.astype(np.int64, copy=False) for name, column in admitted.events.columns.items()}
-    for name in POLICY_FIELDS:
+    for name in permit.withheld:
         if name in columns:
             columns[name] = np.where(admitted.allowed(name), columns[name], 0)
     return Capture(columns, capture.applications, capture.labels), Counter(drops.by_reason())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from infra.control.gate import Verdict, View, judge
 from infra.control.reasons import STALE
-from schemas.catalogue import KIND_NAMES
+from schemas.catalogue import KIND_NAMES, POLICY_FIELDS
 
 _EXTEND_BELOW = 0.8
 """Of its time to run: at 1 s a permit is extended five times a second, which leaves 0.8 s for a starved thread."""
@@ -23,15 +23,22 @@ class Permit:
     until: float
     """Monotonic seconds; afterwards it counts as refused, whatever it says."""
 
-    @property
-    def refusal(self) -> tuple[str, ...]:
-        """By kind code: the empty string to pass, else the reason."""
-        return self.verdict.refusal
+    refusal: tuple[str, ...] = field(init=False)
+    """By kind code: the empty string to pass, else the reason. The verdict's own, one step nearer."""
+    withheld: tuple[str, ...] = field(init=False)
+    """The fields that some kind which may pass must go without."""
+
+    def __post_init__(self) -> None:
+        verdict = self.verdict
+        kept = [fields for reason, fields in zip(verdict.refusal, verdict.kind_fields, strict=True) if not reason]
+        withheld = tuple(name for name in POLICY_FIELDS if not all(name in fields for fields in kept))
+        object.__setattr__(self, "refusal", verdict.refusal)
+        object.__setattr__(self, "withheld", withheld)
 
     @property
     def open(self) -> bool:
         """Whether any kind of event may pass."""
-        return not all(self.verdict.refusal)
+        return not all(self.refusal)
 
 
 def closed(reason: str, epoch: int = 0) -> Permit:

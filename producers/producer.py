@@ -87,7 +87,7 @@ class Producer:
             _log.warning("spool was damaged", extra={"bytes": damage.bytes, "batches": damage.records})
         self._reader = reader if reader is not None else _control_reader(addresses, subjects)
         self._publisher = Publisher(
-            addresses.need("kafka"), partial(_schema_id, addresses.need("registry")), schema.fingerprint,
+            kafka, partial(_schema_id, registry), schema.fingerprint,
             self._spool, settings, metrics[0] if metrics is not None else None,
         )  # fmt: skip
         self._metrics = metrics

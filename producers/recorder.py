@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -37,13 +37,16 @@ _FURTHEST = 1 << 24
 _LATEST = 1 << 43
 """Milliseconds: the year 2248. A time beyond it is no time."""
 
-# One captured event: permit, time in ms, kind, application, x, y, button, pressed, wheel_x, wheel_y, key class,
-# role, label. A plain tuple: cheap to make, and immutable from the moment of capture.
-_Row = tuple[Permit, int, int, str, int, int, int, int, int, int, int, int, str]
-_Rest = tuple[int, bool, float, float, int, int, str]
+_Rest = tuple[int, int, int, int, int, int, str]
 """Button, pressed, wheel_x, wheel_y, key class, role, label."""
-_NOTHING: _Rest = (0, False, 0, 0, 0, 0, "")
-_NUMBERS = {"x": 4, "y": 5, "button": 6, "pressed": 7, "wheel_x": 8, "wheel_y": 9, "key_class": 10, "role": 11}
+_REST = ("button", "pressed", "wheel_x", "wheel_y", "key_class", "role")
+_NOTHING: _Rest = (0, 0, 0, 0, 0, 0, "")
+_Row = tuple[Permit, float, int, str, int, int, _Rest]
+"""One captured event: permit, ms since 1970, kind, application, x, y, rest. Cheap to make, and never changed."""
+
+_START, _PAUSE, _RESUME, _END = (KINDS[f"session_{what}"] for what in ("start", "pause", "resume", "end"))
+_MOVE, _CLICK, _WHEEL = KINDS["pointer_move"], KINDS["pointer_button"], KINDS["wheel"]
+_KEY, _FOCUS, _ELEMENT = KINDS["key"], KINDS["focus"], KINDS["element"]
 
 
 class Recorder:
@@ -77,19 +80,18 @@ class Recorder:
             from infra.control.identity import load_key, subject_of
 
             subject = subject_of(load_key(Path(str(subject_key))))
-        self._own = None if producer is not None else Producer(addresses or Addresses.load(), settings)
-        self._producer = producer or self._own
-        assert self._producer is not None  # noqa: S101 - one of the two
+        self._producer = producer or Producer(addresses or Addresses.load(), settings)
+        self._shared = producer is not None
         self._rows: deque[_Row] = deque()
         self._limit = self._producer.settings.buffer_events
         self._wake_at = self._limit // 4
         self._permit = closed("stale")
         self._application = ""
-        self._paused = self._closed = False
+        self._off = self._closed = False
+        # Paused or closed.
         self.ignored = 0
         """Calls that recorded nothing because the recorder was paused or closed: no events, so not in the books."""
         self._session = self._producer.open(subject, screen=screen, collect=self._collect)
-        self._wake: Callable[[], None] = self._producer.wake
 
     @property
     def session(self) -> str:
@@ -116,51 +118,71 @@ class Recorder:
 
         False when that took longer than `wait_s`; capturing begins by itself once it is known.
         """
-        ready = self._producer_().wait_ready(wait_s)
-        self._permit = self._producer_().permit(self._session)
-        self._put(KINDS["session_start"], None)
+        ready = self._producer.wait_ready(wait_s)
+        self._permit = self._producer.permit(self._session)
+        self._put(_START, None, 0, 0, _NOTHING)
         return ready
+
+    # The calls below catch everything: whatever a caller passes, recording must not break its program.
 
     def pointer_move(self, x: float, y: float, *, at: float | None = None) -> None:
         """Record that the pointer has moved to a position, in px from the top left of the screen."""
-        self._put(KINDS["pointer_move"], at, x, y)
+        try:
+            self._put(_MOVE, at, x, y, _NOTHING)
+        except Exception:  # noqa: BLE001 - see above
+            self._malformed()
 
     def pointer_button(self, button: str, *, pressed: bool, x: float, y: float, at: float | None = None) -> None:
         """Record that a button (left, right, middle, back, forward, other) went down or came up, and where."""
-        self._put(KINDS["pointer_button"], at, x, y, (_code(_BUTTON, button), pressed, 0, 0, 0, 0, ""))
+        try:
+            self._put(_CLICK, at, x, y, (_BUTTON[button], 1 if pressed else 0, 0, 0, 0, 0, ""))
+        except Exception:  # noqa: BLE001 - see above
+            self._malformed()
 
     def wheel(self, dx: float, dy: float, *, x: float = 0, y: float = 0, at: float | None = None) -> None:
         """Record a turn of the wheel in notches: positive is right and up."""
-        self._put(KINDS["wheel"], at, x, y, (0, False, dx, dy, 0, 0, ""))
+        try:
+            if not (-_FURTHEST < dx < _FURTHEST and -_FURTHEST < dy < _FURTHEST):
+                self._malformed()
+                return
+            self._put(_WHEEL, at, x, y, (0, 0, int(dx), int(dy), 0, 0, ""))
+        except Exception:  # noqa: BLE001 - see above
+            self._malformed()
 
     def key(self, key_class: str, *, pressed: bool, at: float | None = None) -> None:
         """Record that a key of a class (letter, digit, enter, …) went down or came up.
 
         Never pass the key itself: what is no class is refused and counted as malformed, and kept nowhere.
         """
-        self._put(KINDS["key"], at, 0, 0, (0, pressed, 0, 0, _code(_KEY_CLASS, key_class), 0, ""))
+        try:
+            self._put(_KEY, at, 0, 0, (0, 1 if pressed else 0, 0, 0, _KEY_CLASS[key_class], 0, ""))
+        except Exception:  # noqa: BLE001 - see above
+            self._malformed()
 
     def focus(self, application: str, *, at: float | None = None) -> None:
         """Record which application came to the front; later events are marked with it."""
-        if not isinstance(application, str):
-            self._session.refuse("malformed", 1)
-            return
-        self._application = application[:TEXT_MAX]
-        self._put(KINDS["focus"], at)
+        try:
+            self._application = _text(application)
+            self._put(_FOCUS, at, 0, 0, _NOTHING)
+        except Exception:  # noqa: BLE001 - see above
+            self._malformed()
 
     def element(self, role: str, label: str = "", *, x: float = 0, y: float = 0, at: float | None = None) -> None:
         """Record that an interface element was used: its role, and the label shown on it."""
-        self._put(KINDS["element"], at, x, y, (0, False, 0, 0, 0, _code(_ROLE, role), label))
+        try:
+            self._put(_ELEMENT, at, x, y, (0, 0, 0, 0, 0, _ROLE[role], _text(label)))
+        except Exception:  # noqa: BLE001 - see above
+            self._malformed()
 
     def pause(self) -> None:
         """Record nothing until `resume`."""
-        self._put(KINDS["session_pause"], None)
-        self._paused = True
+        self._put(_PAUSE, None, 0, 0, _NOTHING)
+        self._off = True
 
     def resume(self) -> None:
         """Record again, where the gate allows it."""
-        self._paused = False
-        self._put(KINDS["session_resume"], None)
+        self._off = self._closed
+        self._put(_RESUME, None, 0, 0, _NOTHING)
 
     def close(self, timeout_s: float = 5.0) -> Report | None:
         """Record the session's end and send what is left, for at most `timeout_s` seconds.
@@ -170,11 +192,11 @@ class Recorder:
         """
         if self._closed:
             return None
-        self._paused = False
-        self._put(KINDS["session_end"], None)
-        self._closed = True
-        self._producer_().finish(self._session)
-        return self._own.close(timeout_s) if self._own is not None else None
+        self._off = False
+        self._put(_END, None, 0, 0, _NOTHING)
+        self._off = self._closed = True
+        self._producer.finish(self._session)
+        return None if self._shared else self._producer.close(timeout_s)
 
     def __enter__(self) -> Recorder:
         self.start()
@@ -185,43 +207,29 @@ class Recorder:
     ) -> None:
         self.close()
 
-    def _producer_(self) -> Producer:
-        assert self._producer is not None  # noqa: S101 - set by the constructor
-        return self._producer
-
-    def _put(self, kind: int, at: float | None, x: float = 0, y: float = 0, rest: _Rest = _NOTHING) -> None:
-        try:
-            permit = self._permit
-            reason = permit.verdict.refusal[kind] if time.monotonic() < permit.until else "stale"
-            if self._paused or self._closed:
-                self.ignored += 1
-            elif reason:
-                self._session.refuse(reason, 1)
-            elif len(self._rows) >= self._limit:
-                self._session.refuse("buffer_full", 1)
-            else:
-                self._append(permit, time.time() * 1000 if at is None else at, kind, x, y, rest)
-        except Exception:  # noqa: BLE001 - whatever a caller passes, recording must not break its program
-            self._session.refuse("malformed", 1)
-
-    def _append(self, permit: Permit, when: float, kind: int, x: float, y: float, rest: _Rest) -> None:
-        button, pressed, dx, dy, key_class, role, label = rest
-        good = (
-            -_FURTHEST < x < _FURTHEST
-            and -_FURTHEST < y < _FURTHEST
-            and -_FURTHEST < dx < _FURTHEST
-            and -_FURTHEST < dy < _FURTHEST
-            and 0 <= when < _LATEST
-            and min(button, key_class, role) >= 0
-            and label.__class__ is str
-        )
-        if not good:
-            self._session.refuse("malformed", 1)
+    def _put(self, kind: int, at: float | None, x: float, y: float, rest: _Rest) -> None:
+        permit, rows = self._permit, self._rows
+        count = len(rows)
+        if permit.refusal[kind] or time.monotonic() >= permit.until or self._off or count >= self._limit:
+            self._refuse(permit, kind)
             return
-        codes = (int(x), int(y), button, 1 if pressed else 0, int(dx), int(dy), key_class, role)
-        self._rows.append((permit, int(when), kind, self._application, *codes, label[:TEXT_MAX]))
-        if len(self._rows) == self._wake_at:
-            self._wake()
+        when = time.time() * 1000 if at is None else int(at)
+        if not (-_FURTHEST < x < _FURTHEST and -_FURTHEST < y < _FURTHEST and 0 <= when < _LATEST):
+            self._malformed()
+            return
+        rows.append((permit, when, kind, self._application, int(x), int(y), rest))
+        if count == self._wake_at:
+            self._producer.wake()
+
+    def _refuse(self, permit: Permit, kind: int) -> None:
+        if self._off:
+            self.ignored += 1
+        else:
+            late = "stale" if time.monotonic() >= permit.until else "buffer_full"
+            self._session.refuse(permit.refusal[kind] or late, 1)
+
+    def _malformed(self) -> None:
+        self._session.refuse("malformed", 1)
 
     def _collect(self, permit: Permit) -> None:
         """Hand the buffer to the session, and take the new permit; the producer's thread calls it."""
@@ -239,18 +247,20 @@ class Recorder:
                 start = end
 
 
-def _code(table: dict[str, int], name: str) -> int:
-    """Return the code of a name; -1, which is refused, for anything that is none."""
-    return table.get(name, -1) if name.__class__ is str else -1
+def _text(given: str) -> str:
+    if given.__class__ is not str:
+        raise TypeError
+    return given[:TEXT_MAX]
 
 
 def _add(session: Session, rows: Sequence[_Row], permit: Permit, now: float) -> None:
-    columns = list(zip(*rows, strict=True))
-    numbers = {name: np.array(columns[place], np.int64) for name, place in _NUMBERS.items() if any(columns[place])}
-    applications, labels = {"": 0}, {"": 0}
-    numbers["kind"] = np.array(columns[2], np.int64)
-    numbers["application"] = np.array([applications.setdefault(a, len(applications)) for a in columns[3]], np.int64)
-    if any(columns[12]):
-        numbers["label"] = np.array([labels.setdefault(t, len(labels)) for t in columns[12]], np.int64)
-    numbers["time"] = np.array(columns[1], np.int64)
-    session.add(Capture(numbers, tuple(applications), tuple(labels)), permit, now)
+    _, times, kinds, applications, x, y, rests = zip(*rows, strict=True)
+    columns = {"time": np.array(times, np.float64).astype(np.int64), "kind": np.array(kinds, np.int64)}
+    columns |= {"x": np.array(x, np.int64), "y": np.array(y, np.int64)}
+    table, labels = {"": 0}, {"": 0}
+    columns["application"] = np.array([table.setdefault(name, len(table)) for name in applications], np.int64)
+    if any(rest is not _NOTHING for rest in rests):
+        *numbers, texts = zip(*rests, strict=True)
+        columns |= {name: np.array(column, np.int64) for name, column in zip(_REST, numbers, strict=True)}
+        columns["label"] = np.array([labels.setdefault(text, len(labels)) for text in texts], np.int64)
+    session.add(Capture(columns, tuple(table), tuple(labels)), permit, now)

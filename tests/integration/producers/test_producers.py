@@ -235,7 +235,7 @@ def test_an_engaged_switch_stops_capturing_and_a_release_starts_a_new_epoch(benc
     recorder = Recorder(subject=SUBJECT, addresses=bench.addresses)
     assert recorder.start(15), recorder.refusal
     recorder.pointer_move(1, 1)
-    wait_until(lambda: recorder._producer_().report().sent >= 2, 20, "the first events are sent")
+    wait_until(lambda: recorder._producer.report().sent >= 2, 20, "the first events are sent")
     bench.switch(engaged=True, epoch=0)
     wait_until(lambda: recorder.refusal == "switch", 5, "the recorder stops")
     for _ in range(10):

@@ -103,7 +103,6 @@ def test_a_full_buffer_refuses_the_newest(make: Make, spooled: Spooled) -> None:
     recorder = Recorder(subject=SUBJECT, producer=producer)
     recorder.start()
     producer.wake = lambda: None  # type: ignore[method-assign]  # the ticker sleeps, so that the buffer fills
-    recorder._wake = producer.wake
     for number in range(1000):
         recorder.pointer_move(number, 0)
     recorder.close()
