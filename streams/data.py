@@ -243,6 +243,7 @@ class WindowRows:
     """Events before window_start + step_ms have this as their primary window."""
     session: Sequence[str]
     subject: Sequence[str]
+    """Pseudonyms; empty where the gate left no event in the row."""
     policy: Sequence[str]
     policy_version: Sequence[int]
     notice: Sequence[str]

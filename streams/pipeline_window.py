@@ -95,6 +95,7 @@ class WindowPipeline:
         self._closed_through = ledger.closed_through if ledger else -1
         self._next = self._start or 0
         self._slots: dict[SlotKey, _Slot] = {}
+        self._held = 0
         self._receipts: list[BlockReceipt] = []
         self._history: list[_Before] = []
 
@@ -106,7 +107,7 @@ class WindowPipeline:
     @property
     def open_events(self) -> int:
         """Events held for windows that are not confirmed yet; one in several hopping windows counts in each."""
-        return sum(len(chunk) for slot in self._slots.values() for chunk in slot.chunks)
+        return self._held
 
     def add(self, offset: int, value: bytes, now_ms: int) -> DeadLetter | None:
         """Take in the message at `offset` of interactions.minimized, Confluent frame and all.
@@ -158,7 +159,7 @@ class WindowPipeline:
 
     def confirm(self, key: SlotKey) -> None:
         """Forget a slot whose INSERT is done. Raises KeyError when it is not held."""
-        del self._slots[key]
+        self._held -= sum(len(chunk) for chunk in self._slots.pop(key).chunks)
 
     def receipts(self) -> Receipts | None:
         """Return the receipts of all blocks not confirmed yet, or None. Changes nothing."""
@@ -233,6 +234,7 @@ class WindowPipeline:
             if key.closes_at > self._closed_through:  # else a replay of what is stored
                 slot = self._slots.setdefault(key, _Slot(offset))
                 slot.chunks.append(block.chunk(rows, begin, start))
+                self._held += len(slot.chunks[-1])
         return np.bincount(block.batch[begin:][late], minlength=batches)
 
     def _advance(self, block: Block, first: int) -> None:

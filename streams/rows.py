@@ -41,7 +41,8 @@ def judged_rows(log: str, partition: int, key: SlotKey, windows: Windows, view: 
     rows = len(verdicts)
     columns = admitted.events.columns
     application, names = own_applications(row, columns["application"], windows.applications, rows)
-    keys = windows.keys
+    held = np.bincount(row, minlength=rows)
+    keys = [key if n else _nobody(key) for key, n in zip(windows.keys, held.tolist(), strict=True)]
     return WindowRows(
         log=log,
         partition=partition,
@@ -61,9 +62,14 @@ def judged_rows(log: str, partition: int, key: SlotKey, windows: Windows, view: 
         applications=names,
         stored=np.bincount(row[admitted.events.batch & 1 == 0], minlength=rows).tolist(),
         refused=_refused(drops, rows),
-        offsets=np.concatenate(([0], np.cumsum(np.bincount(row, minlength=rows)))).astype(np.int32),
+        offsets=np.concatenate(([0], np.cumsum(held))).astype(np.int32),
         events=_typed(admitted, application),
     )
+
+
+def _nobody(key: RowKey) -> RowKey:
+    """Of a row that holds no event any more, keep what the books need, and not whose it was."""
+    return key._replace(subject="", screen_width=0, screen_height=0)
 
 
 def _typed(admitted: Admitted, application: Column) -> dict[str, Column]:

@@ -208,6 +208,7 @@ def test_rows_of_a_subject_who_said_no_meanwhile_are_counts() -> None:
     rows = slot.rows
     assert rows.refused == [{}, {"no_consent": 2}]
     assert rows.session == ["b", "s1"]
+    assert (rows.subject, rows.screen_width) == ([pseudonym(BOB), ""], [1920, 0])
     assert rows.stored == [1, 0]
     assert rows.offsets.tolist() == [0, 1, 1]
     assert (rows.purposes, rows.applications) == ([[TRAINING], []], [[""], [""]])
