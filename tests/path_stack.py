@@ -73,7 +73,7 @@ class PathStack:
         self.start_service("store")
         wait(lambda: asyncio.run(broker.answers(self.ports["broker"])), "the broker answers")
         wait(lambda: get(f"{self.addresses.registry}/subjects"), "the registry answers")
-        wait(lambda: get(f"{self.addresses.store}/ping"), "the store answers")
+        self.wait_store()
         catalogue = topics.load()
         topics.create(self.addresses.kafka, catalogue)
         self.schema_ids = topics.register_schemas(self.addresses.registry, catalogue)
@@ -120,6 +120,15 @@ class PathStack:
         """SIGTERM; return the exit code."""
         self._parts[name].terminate()
         return self._parts[name].wait(timeout)
+
+    def wait_store(self) -> None:
+        wait(lambda: get(f"{self.addresses.store}/ping"), "the store answers")
+
+    def ensure_worker(self, role: str) -> None:
+        """Start the first worker of a role unless it runs."""
+        running_one = self._parts.get(f"{role}-1")
+        if running_one is None or running_one.poll() is not None:
+            self.start_worker(role)
 
     def down(self) -> None:
         for part in reversed(self._parts.values()):
