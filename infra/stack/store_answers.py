@@ -69,7 +69,7 @@ def answer(engine: Engine, sessions: Sessions, ask: Ask) -> Answer:
         chunks: Iterator[bytes] = iter(())
         yields: str | None = form if statement.sort is Sort.READ else None
         if statement.sort is Sort.INSERT_DATA:
-            summary = handle.insert(statement.head, form, ask.text[statement.data_from :])
+            summary = handle.insert(statement.head, statement.tail, form, ask.text[statement.data_from :])
         elif statement.first in ("SELECT", "WITH", "FROM") and yields in STREAMED and not ask.whole:
             blocks = held.enter_context(closing(handle.stream(statement.head, form, ask.params)))
             chunks, summary = _rest(next(blocks, b""), blocks, tag), NO_SUMMARY

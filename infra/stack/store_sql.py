@@ -41,7 +41,9 @@ class Statement:
     first: str
     """Its first word, in capitals."""
     head: str
-    """The statement; of INSERT_DATA what stands before FORMAT or VALUES."""
+    """The statement; of INSERT_DATA what stands before SETTINGS, FORMAT and VALUES."""
+    tail: str
+    """Of INSERT_DATA its SETTINGS, or nothing."""
     format: str | None
     """Format of the rows it yields, or of the data it is given; None where it names none."""
     data_from: int
@@ -63,7 +65,7 @@ def read_statement(text: bytes) -> Statement:
 
 
 def _read_insert(text: bytes, plain: str) -> Statement:
-    depth, previous = 0, ""
+    depth, previous, settings_at = 0, "", None
     words = tokens(plain)
     for sort, word, position in words:
         upper = word.upper() if sort == "word" else word
@@ -75,15 +77,23 @@ def _read_insert(text: bytes, plain: str) -> Statement:
                 UNKNOWN_TYPE_OF_QUERY, "INSERT FROM INFILE reads a file of the client's, not of the server's"
             )
         elif upper in ("SELECT", "WITH"):
-            return Statement(Sort.OTHER, "INSERT", _utf8(text), None, 0, writes=True)
+            return Statement(Sort.OTHER, "INSERT", _utf8(text), "", None, 0, writes=True)
+        elif upper == "SETTINGS":
+            settings_at = position
         elif upper == "VALUES":
-            return Statement(Sort.INSERT_DATA, "INSERT", _utf8(text[:position]), "Values", position + 6, writes=True)
+            return _insert(text, settings_at, position, "Values", position + len("VALUES"))
         elif upper == "FORMAT":
             _, name, where = next(words, ("", "", len(plain)))
-            start = _after_line(plain, where + len(name))
-            return Statement(Sort.INSERT_DATA, "INSERT", _utf8(text[:position]), name, start, writes=True)
+            return _insert(text, settings_at, position, name, _after_line(plain, where + len(name)))
         previous = upper
-    return Statement(Sort.INSERT_DATA, "INSERT", _utf8(text), None, len(text), writes=True)
+    return _insert(text, settings_at, len(text), None, len(text))
+
+
+def _insert(text: bytes, settings_at: int | None, end: int, form: str | None, data_from: int) -> Statement:
+    middle = end if settings_at is None else settings_at
+    return Statement(
+        Sort.INSERT_DATA, "INSERT", _utf8(text[:middle]), _utf8(text[middle:end]), form, data_from, writes=True
+    )
 
 
 def _after_line(plain: str, position: int) -> int:
@@ -117,6 +127,7 @@ def _read_other(text: bytes, plain: str, first: str) -> Statement:
         Sort.READ if reads else Sort.OTHER,
         first,
         _utf8(text),
+        "",
         form if reads else None,
         0,
         writes=(not reads and first not in _HARMLESS) or first == "KILL",
