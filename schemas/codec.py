@@ -17,7 +17,6 @@ the bytes there are.
 from __future__ import annotations
 
 import io
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas import varints
-from schemas.catalogue import Column, Schema, SchemaError
+from schemas.catalogue import Schema
+from schemas.matching import cut, header_only, limits, owners, spread, targets
 from schemas.refusals import Refusal, RefusedError
-from schemas.strict import INT_MAX, INT_MIN, read_block, record_reader
+from schemas.strict import record_reader
 
 Longs = NDArray[np.int64]
 Integers = NDArray[np.integer[Any]]
@@ -90,14 +90,14 @@ class Codec:
         self.reader = reader = reader or writer
         self._max_rows = max_rows
         self._read_header = record_reader(writer.parsed, only=writer.header)
-        self._writer_header = _header_only(writer)
-        self._reader_header = None if reader.fingerprint == writer.fingerprint else _header_only(reader)
+        self._writer_header = header_only(writer)
+        self._reader_header = None if reader.fingerprint == writer.fingerprint else header_only(reader)
         self._groups = tuple({**writer.groups, **reader.groups})
         self._group_of = [self._groups.index(column.group) for column in writer.columns]
-        self._limits = np.array([_limits(column) for column in writer.columns], np.int64).reshape(-1, 2)
+        self._limits = np.array([limits(column) for column in writer.columns], np.int64).reshape(-1, 2)
         self._by_name = {column.name: column for column in writer.columns}
         self._number = {column.name: number for number, column in enumerate(writer.columns)}
-        self._targets = _targets(writer, reader)
+        self._targets = targets(writer, reader)
 
     def decode(self, bodies: Sequence[bytes]) -> Decoded:
         """Decode messages (without their framing) in one pass."""
@@ -174,7 +174,7 @@ class Codec:
                     parts.append(body[start:end])
                     pos = end + 1
                     continue
-            count, part, pos = _cut(body, pos)
+            count, part, pos = cut(body, pos)
             parts.append(part)
             if count and count != rows[group]:
                 self._check_rows(rows[group], count)
@@ -211,10 +211,10 @@ class Codec:
         for number, target in enumerate(self._targets):
             if target is None or (number not in found and target.codes is None):
                 continue
-            values = _spread(found.get(number), parts[number] if parts else (), rows[:, self._group_of[number]])
+            values = spread(found.get(number), parts[number] if parts else (), rows[:, self._group_of[number]])
             if target.codes is not None:
                 values = target.codes[values]
-                bad.update(_owners(values < 0, rows[:, self._group_of[number]], Refusal.UNRESOLVABLE))
+                bad.update(owners(values < 0, rows[:, self._group_of[number]], Refusal.UNRESOLVABLE))
             columns[target.name] = values
         return columns, bad
 
@@ -242,7 +242,7 @@ class Codec:
                 found[number] = values[start:stop]
                 if out[place]:
                     broken = (found[number] < low[place]) | (found[number] > high[place])
-                    bad.update(_owners(broken, counts.reshape(len(run), -1)[place], Refusal.BAD_VALUE))
+                    bad.update(owners(broken, counts.reshape(len(run), -1)[place], Refusal.BAD_VALUE))
         return found, bad
 
     def _join(self, columns: Mapping[str, Integers]) -> tuple[dict[str, Integers], Longs]:
@@ -280,94 +280,3 @@ class Codec:
             if written and zeros.issuperset(written):
                 zeros.remove(written[0])
         return zeros
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Where a column that was read belongs."""
-
-    name: str
-    codes: Longs | None
-    """The reader's index for each of the writer's; -1 where it has none. None where they are the same."""
-
-
-def _targets(writer: Schema, reader: Schema) -> list[_Target | None]:
-    """Find the reader's column for each of the writer's; None where it is dropped. Raises SchemaError."""
-    by_name = {name: column for column in reader.columns for name in (*column.aliases, column.name)}
-    for one, other in ((writer, reader), (reader, writer)):
-        mixed = {column.name for column in one.columns} & set(other.header)
-        if mixed:
-            raise SchemaError(f"`{min(mixed)}` is a column in one version of {reader.name} and none in another")
-    return [_target(column, by_name.get(column.name), reader) for column in writer.columns]
-
-
-def _target(written: Column, wanted: Column | None, reader: Schema) -> _Target | None:
-    if wanted is None:
-        return None
-    same_type = wanted.type == written.type or (written.type, wanted.type) == ("int", "long")
-    if wanted.group != written.group or not same_type:
-        raise SchemaError(f"column `{wanted.name}` of {reader.name} cannot be read from this writer's schema")
-    if wanted.symbols == written.symbols:
-        return _Target(wanted.name, None)
-    codes = {symbol: code for code, symbol in enumerate(wanted.symbols)}
-    unknown = codes.get(wanted.default_symbol, -1)
-    return _Target(wanted.name, np.array([codes.get(symbol, unknown) for symbol in written.symbols], np.int64))
-
-
-def _limits(column: Column) -> tuple[int, int]:
-    """Return the least and the greatest value that a column's type allows."""
-    if column.type == "enum":
-        return 0, len(column.symbols) - 1
-    return (INT_MIN, INT_MAX) if column.type == "int" else (-(2**63), 2**63 - 1)
-
-
-def _header_only(schema: Schema) -> Any:  # fastavro's own type for a parsed schema
-    """Make a schema of the fields before the first column, to read and write those with fastavro."""
-    fields = [f for f in schema.definition["fields"] if "column" not in f]
-    return fastavro.parse_schema({**schema.definition, "fields": fields}, named_schemas={})
-
-
-def _spread(found: Longs | None, parts: Sequence[bytes], rows: Longs) -> Longs:
-    """Put a column's numbers where their messages' rows are; messages that left it empty have zeros."""
-    total = int(rows.sum())
-    if found is not None and len(found) == total:
-        return found
-    values = np.zeros(total, np.int64)
-    if found is not None:
-        values[np.repeat([bool(part) for part in parts], rows)] = found
-    return values
-
-
-def _owners(broken: NDArray[np.bool_], counts: Longs, refusal: Refusal) -> dict[int, Refusal]:
-    """Name the messages that the broken rows belong to; `counts` says how many rows each message gave."""
-    owner = np.repeat(np.arange(len(counts)), counts)
-    return dict.fromkeys(np.unique(owner[broken]).tolist(), refusal)
-
-
-def _cut(body: bytes, pos: int) -> tuple[int, bytes, int]:
-    """Cut out an array of varints. Returns (rows, varints, position after the array)."""
-    count, end, start = read_block(body, pos)
-    if count and 0 <= end < len(body) and not body[end]:
-        if end - start < count:
-            raise RefusedError(Refusal.BAD_SIZE)
-        return count, body[start:end], end + 1
-    return _cut_blocks(body, pos)
-
-
-def _cut_blocks(body: bytes, pos: int) -> tuple[int, bytes, int]:
-    """Cut out an array of several blocks, or of blocks without sizes: count the varints' last bytes."""
-    ends = np.flatnonzero(np.frombuffer(body, np.uint8) < 0x80).tolist()
-    parts: list[bytes] = []
-    total = 0
-    while True:
-        count, end, start = read_block(body, pos)
-        if not count:
-            return total, b"".join(parts), start
-        last = bisect_left(ends, start) + count - 1
-        if last >= len(ends):
-            raise RefusedError(Refusal.TRUNCATED)
-        pos = ends[last] + 1
-        if end not in (-1, pos):
-            raise RefusedError(Refusal.BAD_SIZE)
-        parts.append(body[start:pos])
-        total += count
