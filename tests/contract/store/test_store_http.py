@@ -16,6 +16,7 @@ import pytest
 
 from infra.store import StoreError
 from tests.contract.store.conftest import store_at
+from tests.support import wait_until
 
 
 @pytest.fixture
@@ -150,13 +151,13 @@ def test_a_session_keeps_tables_and_settings(curl):
 def test_a_session_serves_one_request_at_a_time(curl):
     """The second one is refused, not mixed in."""
     mine = {"session_id": uuid.uuid4().hex}
-    first = threading.Thread(target=curl, args=("SELECT sleepEachRow(1) FROM numbers(2)",), kwargs={"fields": mine})
+    marked = f"SELECT sleepEachRow(1), '{mine['session_id']}' FROM numbers(3)"
+    first = threading.Thread(target=curl, args=(marked,), kwargs={"fields": {**mine, "max_block_size": "1"}})
     first.start()
-    codes = set()
-    while first.is_alive() and "373" not in codes:
-        codes.add(curl("SELECT 1", fields=mine).headers.get("x-clickhouse-exception-code"))
+    running = f"SELECT count() > 1 FROM system.processes WHERE query LIKE '%{mine['session_id']}%'"
+    wait_until(lambda: curl(running).text == "1\n", 20, "the first query runs")
+    assert curl("SELECT 1", fields=mine).headers["x-clickhouse-exception-code"] == "373"
     first.join()
-    assert "373" in codes
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
