@@ -163,9 +163,9 @@ def resolve_in_child(url: str, subject: str, *, deadline_s: float = DEADLINE_SEC
 
 
 def _client(url: str) -> Any:  # the client has no types
-    with warnings.catch_warnings():
-        # authlib warns its users, on import, of a change that concerns its developers.
-        warnings.simplefilter("ignore")
+    # authlib warns, on import, of a change that concerns its own developers, and puts a
+    # filter of its own before anybody's; so what is said here is kept, and forgotten.
+    with warnings.catch_warnings(record=True):
         from confluent_kafka.schema_registry import SchemaRegistryClient
     try:
         return SchemaRegistryClient({"url": url, "timeout": REQUEST_SECONDS, "max.retries": 0})

@@ -224,6 +224,18 @@ def test_our_client_registers_and_looks_up(running):
     assert resolve_in_child(running.url, SUBJECT) == given
 
 
+def test_nothing_is_said_to_those_who_did_not_ask(running):
+    """Loading Confluent's client warns of httpx in authlib; whoever runs a command of ours does not see that."""
+    program = (
+        "import sys; from schemas.catalogue import load; from schemas.registry import register; "
+        "register(sys.argv[1], sys.argv[2], load('interaction_batch'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, running.url, SUBJECT], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_our_client_names_the_field_that_is_incompatible(running):
     """The registry's objection reaches whoever applies the schema."""
     register(running.url, SUBJECT, load("interaction_batch"))
