@@ -62,6 +62,16 @@ class Window:
         ordered = [str(names[i]) for i in np.argsort(-counts, kind="stable")]
         return [name for name in ordered if name]
 
+    @property
+    def shown(self) -> tuple[float, float]:
+        """The seconds to show: the whole window, or only where its events are when they crowd into a third of it."""
+        whole, seconds = self.length_ms / 1000, self.events["offset_ms"] / 1000
+        first, last = float(seconds.min(initial=whole)), float(seconds.max(initial=0.0))
+        if len(seconds) < 2 or not 0 < last - first < whole / 3:
+            return 0.0, whole
+        margin = (last - first) * 0.02
+        return max(0.0, first - margin), min(whole, last + margin)
+
 
 def load(path: Path, row: int | None = None, session: str = "") -> Window:
     """Read one window: the given row, else the most eventful one of the sessions that begin with `session`.
@@ -212,7 +222,7 @@ def _screen(axes: Axes, window: Window) -> None:
         fontsize=8,
         color=_MUTED,
     )
-    _path(axes, x, y, at / 1000, window.length_ms / 1000)
+    _path(axes, x, y, at / 1000, window.shown)
     _marks(axes, window)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(
@@ -220,7 +230,7 @@ def _screen(axes: Axes, window: Window) -> None:
         )
 
 
-def _path(axes: Axes, x: NDArray[Any], y: NDArray[Any], seconds: NDArray[Any], length: float) -> None:
+def _path(axes: Axes, x: NDArray[Any], y: NDArray[Any], seconds: NDArray[Any], shown: tuple[float, float]) -> None:
     """Strokes in the colours of the timeline's strip; where the pointer rested, a faint line only."""
     from matplotlib.collections import LineCollection
     from matplotlib.colors import Normalize
@@ -229,7 +239,7 @@ def _path(axes: Axes, x: NDArray[Any], y: NDArray[Any], seconds: NDArray[Any], l
     segments = np.stack([points[:-1], points[1:]], axis=1)
     moving = np.diff(seconds) * 1000 <= _PAUSE_MS
     axes.add_collection(LineCollection(list(segments[~moving]), colors="#aab4bf", linewidths=0.9, linestyles=":"))
-    scale = Normalize(0, length)
+    scale = Normalize(*shown)
     strokes = LineCollection(list(segments[moving]), cmap=_TIME_COLOURS, norm=scale, linewidths=2.2, capstyle="round")
     strokes.set_array(seconds[1:][moving])
     axes.add_collection(strokes)
@@ -287,15 +297,17 @@ def _timeline(axes: Axes, window: Window) -> None:
     seconds = window.events["offset_ms"] / 1000
     kind = window.events["kind"]
     names = _ordered_kinds(kind)
-    length = window.length_ms / 1000
-    _bands(axes, window, len(names))
+    begin, end = window.shown
+    _bands(axes, window)
     for row, name in enumerate(names):
         at = seconds[kind == name]
         axes.vlines(at, row - 0.32, row + 0.32, color=_INK, linewidth=1.0, alpha=max(0.25, min(1.0, 60 / len(at))))
-        axes.text(length * 1.008, row, f"{len(at):,}", va="center", color=_MUTED, fontsize=9)
-    axes.set(xlim=(0, length), ylim=(len(names) - 0.25, -1.15 if window.applications else -0.6))
+        axes.annotate(
+            f"{len(at):,}", (end, row), (6, 0), textcoords="offset points", va="center", fontsize=9, color=_MUTED
+        )
+    axes.set(xlim=(begin, end), ylim=(len(names) - 0.25, -1.15 if window.applications else -0.6))
     if _shows_path(window):
-        _strip(axes, length)
+        _strip(axes, window.shown)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     start = datetime.fromtimestamp(window.start_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     axes.set_xlabel(f"seconds after {start}  ·  session {window.session[:8]}", color=_MUTED, fontsize=9)
@@ -304,13 +316,13 @@ def _timeline(axes: Axes, window: Window) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _strip(axes: Axes, length: float) -> None:
+def _strip(axes: Axes, shown: tuple[float, float]) -> None:
     """The colours of time, along the axis of time: what the path's colours mean."""
     low = axes.get_ylim()[0]
     axes.imshow(
         np.linspace(0, 1, 256)[None, :],
         cmap=_TIME_COLOURS,
-        extent=(0, length, low, low - 0.14),
+        extent=(*shown, low, low - 0.14),
         aspect="auto",
         zorder=3,
     )
@@ -323,18 +335,18 @@ def _ordered_kinds(kind: NDArray[Any]) -> list[str]:
     return [name for name in KIND_NAMES if name in there]
 
 
-def _bands(axes: Axes, window: Window, rows: int) -> None:
+def _bands(axes: Axes, window: Window) -> None:
     """Colour the time that each application was in front, from its first event to the next one's."""
     names = window.applications
     if not names:
         return
-    application, length = window.events["application"], window.length_ms / 1000
+    application, (left, right) = window.events["application"], window.shown
     seconds = window.events["offset_ms"] / 1000
     known = np.flatnonzero(application != "")
     first = known[np.r_[True, application[known][1:] != application[known][:-1]]]
-    ends = np.r_[seconds[first][1:], length]
+    ends = np.r_[seconds[first][1:], right]
     for begin, end, name in zip(seconds[first], ends, application[first], strict=True):
         colour = _BANDS[names.index(str(name)) % len(_BANDS)]
         axes.axvspan(begin, end, ymin=0, ymax=1, color=colour, alpha=0.55, linewidth=0)
-        if end - begin > length * 0.012 * len(str(name)):
-            axes.text(begin + length * 0.004, -0.82, str(name), va="center", fontsize=8.5, color=_INK)
+        if end - begin > (right - left) * 0.012 * len(str(name)):
+            axes.text(begin + (right - left) * 0.004, -0.82, str(name), va="center", fontsize=8.5, color=_INK)

@@ -141,7 +141,8 @@ def _tell(document: dict[str, Any], out: Path) -> None:
     policy = document["policy"]
     console.print(
         f"[bold]{counts['windows']:,} windows[/bold] of {counts['subjects']:,} subjects, {counts['events']:,} events, "
-        f"for {document['purpose']}, under policy {policy['name']} version {policy['version']}."
+        f"for {document['purpose']}, under policy {policy['name']} version {policy['version']}.",
+        soft_wrap=True,
     )
     if counts["windows"] < counts["asked"]:
         console.print(f"{counts['asked']:,} were asked for; there are no more that may be taken.")
@@ -151,7 +152,9 @@ def _tell(document: dict[str, Any], out: Path) -> None:
             table.add_row(row["stratum"], f"{row['eligible']:,}", f"{row['chosen']:,}")
         console.print(table)
     for file in document["files"]:
-        console.print(f"  {out / file['name']}  [dim]{file['bytes']:,} bytes, sha256 {file['sha256'][:16]}…[/dim]")
+        console.print(
+            f"  {out / file['name']}  [dim]{file['bytes']:,} bytes, sha256 {file['sha256'][:16]}…[/dim]", soft_wrap=True
+        )
     console.print(f"  {out / 'manifest.json'}  [dim]check with: tidegate sample verify {out}[/dim]", soft_wrap=True)
 
 
