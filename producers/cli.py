@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import signal
 import sys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Publish interaction events. What the gate refuses (no consent, a switch, no policy) is counted and not sent.",
 )
 app.command()(desktop)
@@ -190,6 +192,8 @@ def _run(
 
     addresses.need("kafka")
     configure_plain("producer", "warning")
+    # The Kafka client's own lines, dozens a second while the broker is away; the display and the errors say it once.
+    logging.getLogger("tidegate.control").setLevel(logging.CRITICAL)
     # A recording can wait, so it does, instead of dropping.
     settings = ProducerSettings(when_full="wait")
     subjects = {script.subject for script in scripts}
@@ -201,7 +205,7 @@ def _run(
     try:
         with _signals(producer, progress), _shown(progress, length_ms, producer) as follow:
             if not producer.wait_ready(wait_s):
-                raise _gate_closed(producer, wait_s)
+                raise _gate_closed(producer, addresses, wait_s)
             _in_thread(lambda: play(producer, scripts, speed=speed, progress=progress, loop=loop), follow)
             report = producer.close(_CLOSE_S)
     finally:
@@ -217,10 +221,10 @@ def _metrics() -> Any:
     return ProducerMetrics(), GateMetrics()
 
 
-def _gate_closed(producer: Producer, wait_s: float) -> TidegateError:
+def _gate_closed(producer: Producer, addresses: Addresses, wait_s: float) -> TidegateError:
     return TidegateError(
         f"the gate stayed closed for {wait_s:g} s, so nothing was captured: {producer.why_closed or 'stopped'}. "
-        "Is the stack up? See `tidegate status`."
+        f"Does the broker at {addresses.kafka} run, and the authority? See `tidegate status`."
     )
 
 

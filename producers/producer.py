@@ -151,7 +151,7 @@ class Producer:
         """Wait until the control state is fresh; False when it was not within `timeout_s` seconds."""
         deadline = time.monotonic() + timeout_s
         while not self._view.fresh:
-            if time.monotonic() >= deadline or self._stopping:
+            if time.monotonic() >= deadline or self._hurried:
                 return False
             time.sleep(0.02)
         self._refresh_all()
