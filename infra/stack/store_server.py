@@ -2,9 +2,9 @@
 
     python -m infra.stack.store_server --home .tidegate --port 8123
 
-For development and tests. What it leaves out of a real server is listed in
-docs and refused with an exception, never ignored. Neither queries nor data get
-into its logs.
+For development and tests. What it leaves out of a real server (users, roles,
+TLS, query_log, progress headers, the native protocol's block info) is refused
+with an exception or plainly absent. Neither queries nor data get into its logs.
 """
 
 from __future__ import annotations

@@ -21,6 +21,9 @@ STREAMED = frozenset(
     {"Native", "TabSeparated", "TSV", "CSV", "RowBinary", "JSONEachRow", "NDJSON", "JSONCompactEachRow"}
 )
 
+# What stands before an INSERT's data is never longer: ClickHouse's own max_query_size.
+_LONGEST_HEAD = 256 << 10
+
 
 class Sort(Enum):
     """How a statement is run."""
@@ -55,13 +58,13 @@ class Statement:
 def read_statement(text: bytes) -> Statement:
     """Look at the text of a request. Raises StoreRefusal for what a server does not take over HTTP."""
     # Latin-1 keeps one character a byte, so positions hold for the bytes as well.
-    plain = text.decode("latin-1")
-    first = next((word.upper() for _, word, _ in tokens(plain)), "")
+    start = text[:_LONGEST_HEAD].decode("latin-1")
+    first = next((word.upper() for _, word, _ in tokens(start)), "")
     if not first:
         raise StoreRefusal(SYNTAX_ERROR, "Empty query")
     if first == "INSERT":
-        return _read_insert(text, plain)
-    return _read_other(text, plain, first)
+        return _read_insert(text, start)
+    return _read_other(text, text.decode("latin-1"), first)
 
 
 def _read_insert(text: bytes, plain: str) -> Statement:
