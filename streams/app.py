@@ -25,7 +25,7 @@ from schemas.registry import RegistryError
 from streams.agents_fetch import FetchConsumer, Fetched, FetchSchema, FetchTransport
 from streams.cursor import Start
 from streams.partitions import Partitions, Work
-from streams.patience import Patience
+from streams.patience import Outage, Patience
 from streams.settings import WorkerSettings
 
 FETCH_MESSAGES = 500
@@ -104,6 +104,8 @@ class Worker:
         self._app = faust_app(role, addresses, settings)
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gate_metrics = GateMetrics()
+        served_at = {"broker": addresses.kafka, "registry": addresses.registry, "store": addresses.store}
+        self._outages = {service: Outage(f"the {service}", address) for service, address in served_at.items()}
 
     async def run(self, body: Body) -> None:
         """Work until cancelled. Raises TidegateError when it cannot go on."""
@@ -137,12 +139,7 @@ class Worker:
 
     def patience(self, service: str, beat: Callable[[], None] = lambda: None) -> Patience:
         """Make the patience for `broker`, `registry` or `store`."""
-        address = {
-            "broker": self.addresses.kafka,
-            "registry": self.addresses.registry,
-            "store": self.addresses.store,
-        }[service]
-        return Patience(f"the {service}", address, _may_pass, beat=beat)
+        return Patience(self._outages[service], _may_pass, beat=beat)
 
     async def start_at(self, partition: int, offset: int | None) -> Start:
         """Seek a partition; None means the oldest message. Waits for the broker.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from time import monotonic
 from typing import TypeVar
 
 from infra.errors import TidegateError
@@ -18,32 +19,51 @@ LONGEST_SECONDS = 5.0
 """A service that comes back is noticed within 5 s, and 5 s costs it nothing."""
 
 
+class Outage:
+    """Whether one service is away: told once when it goes and once when it is back, however many tasks wait for it."""
+
+    def __init__(self, service: str, address: str) -> None:
+        self._service = service
+        self._address = address
+        self._log = logger("streams")
+        self._since: float | None = None
+
+    def failed(self, error: Exception) -> None:
+        """Note a failure; the first of an outage is logged with the address."""
+        if self._since is not None:
+            return
+        self._since = monotonic()
+        self._log.warning(
+            f"{self._service} is away, trying again until it is back",
+            address=self._address,
+            error_type=type(error).__name__,
+            # Of the errors that we make ourselves the text is known to hold no personal data.
+            error=str(error) if isinstance(error, (TidegateError, RegistryError)) else "",
+        )
+
+    def worked(self) -> None:
+        """Note a success; the first after an outage is logged with how long it took."""
+        if self._since is not None:
+            self._log.info(
+                f"{self._service} is back", address=self._address, seconds=round(monotonic() - self._since, 1)
+            )
+            self._since = None
+
+
 class Patience:
     """Waits for one service, as long as it takes.
 
-    The first failure is logged with the service's address, the recovery is
-    logged with how long it took, and nothing in between. Health goes on while
-    it waits: a worker that waits for its store is not stuck, and restarting it
-    would not help.
+    Health goes on while it waits: a worker that waits for its store is not
+    stuck, and restarting it would not help.
     """
 
     def __init__(
-        self,
-        service: str,
-        address: str,
-        away: Callable[[Exception], bool],
-        *,
-        beat: Callable[[], None] = lambda: None,
-        on_retry: Callable[[], None] = lambda: None,
+        self, outage: Outage, away: Callable[[Exception], bool], *, beat: Callable[[], None] = lambda: None
     ) -> None:
-        """`away` tells the errors that mean: not now. Any other passes through."""
-        self._service = service
-        self._address = address
+        """`away` tells the errors that mean: not now. Any other passes through. `beat` is called as it waits."""
+        self._outage = outage
         self._away = away
         self._beat = beat
-        self._on_retry = on_retry
-        self._log = logger("streams")
-        self._since: float | None = None
 
     async def do(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Return what `attempt` returns, as soon as it does. Cancelling is the only way out before."""
@@ -54,29 +74,11 @@ class Patience:
             except Exception as error:
                 if not self._away(error):
                     raise
-                self._failed(error)
+                self._outage.failed(error)
             else:
-                self._worked()
+                self._outage.worked()
                 return result
+            self._beat()
             # Half of the wait is random, so that workers do not return in step.
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, keeps no secret
             wait = min(wait * 2, LONGEST_SECONDS)
-
-    def _failed(self, error: Exception) -> None:
-        self._on_retry()
-        self._beat()
-        if self._since is None:
-            self._since = asyncio.get_running_loop().time()
-            self._log.warning(
-                f"{self._service} does not answer, trying again until it does",
-                address=self._address,
-                error_type=type(error).__name__,
-                # Of the errors that we make ourselves the text is known to hold no personal data.
-                error=str(error) if isinstance(error, (TidegateError, RegistryError)) else "",
-            )
-
-    def _worked(self) -> None:
-        if self._since is not None:
-            seconds = round(asyncio.get_running_loop().time() - self._since, 1)
-            self._log.info(f"{self._service} answers again", address=self._address, seconds=seconds)
-            self._since = None

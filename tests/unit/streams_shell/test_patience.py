@@ -9,7 +9,7 @@ import pytest
 
 from infra import telemetry
 from streams import patience
-from streams.patience import Patience
+from streams.patience import Outage, Patience
 
 
 def test_says_once_that_it_waits_and_once_that_it_is_over(capsys, monkeypatch):
@@ -24,7 +24,8 @@ def test_says_once_that_it_waits_and_once_that_it_is_over(capsys, monkeypatch):
             raise OSError("no route to 10.0.0.7")
         return "done"
 
-    waiting = Patience("the store", "http://store:8123", lambda e: isinstance(e, OSError), beat=lambda: beats.append(1))
+    outage = Outage("the store", "http://store:8123")
+    waiting = Patience(outage, lambda e: isinstance(e, OSError), beat=lambda: beats.append(1))
     assert asyncio.run(waiting.do(attempt)) == "done"
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [line["level"] for line in lines] == ["warning", "info"]
@@ -39,4 +40,4 @@ def test_another_error_passes_through():
         raise ValueError
 
     with pytest.raises(ValueError):  # noqa: PT011 - any ValueError is the one
-        asyncio.run(Patience("the store", "", lambda e: isinstance(e, OSError)).do(attempt))
+        asyncio.run(Patience(Outage("the store", ""), lambda e: isinstance(e, OSError)).do(attempt))
