@@ -109,7 +109,8 @@ def lay_out(home: Home, external: Addresses, ports: Mapping[str, int], workers: 
         services=tuple(services),
         migrations=Part("migrations", _python("tidegate", "store", "migrate")),
         topics=Part("topics", _python("tidegate", "topics", "apply")),
-        dependents=((authority,), _workers(key, ports, workers)),
+        # All at once: a worker waits for a fresh gate by itself, and starting Python is most of the time.
+        dependents=((authority, *_workers(key, ports, workers)),),
     )
 
 

@@ -41,7 +41,7 @@ def _xdotool(display: str, *words: str) -> None:
 def subject(stack, tmp_path):
     """A person with a key of their own who consented."""
     key = tmp_path / "subject.key"
-    stack.ok("consent", "grant", "--purpose", "assistant-training", "--subject-key", str(key))
+    stack.ok("consent", "grant", "--purpose", "assistant-training", "--subject-key", str(key), "--create-key")
     return key
 
 
