@@ -61,7 +61,7 @@ def demo(
         "demo-out"
     ),
     people: Annotated[int, typer.Option(help="Simulated people.", min=10, max=5000)] = 200,
-    seconds: Annotated[float, typer.Option(help="How long events stream.", min=5, max=600)] = 18.0,
+    seconds: Annotated[float, typer.Option(help="How long events stream.", min=5, max=600)] = 14.0,
     recordings: Annotated[
         Path | None,
         typer.Option(help="Folder of recordings to replay; by default ../shared/data, else the project's own."),
@@ -203,9 +203,6 @@ class Demo:
                     self._withdraw()
                 show(self._progress(store, addresses.log, elapsed))
                 time.sleep(POLL_S)
-            deadline = time.monotonic() + SETTLE_S
-            while time.monotonic() < deadline and self._books_code() == 3:
-                show(self._progress(store, addresses.log, time.monotonic() - begun))
             show(self._progress(store, addresses.log, time.monotonic() - begun))
 
     def _withdraw(self) -> None:
