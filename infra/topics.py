@@ -222,14 +222,11 @@ def register_schemas(registry: str, topics: Sequence[Topic]) -> dict[str, int]:
     Raises TidegateError when the registry does not answer, or finds a schema incompatible.
     """
     from schemas import catalogue
-    from schemas.registry import Registry, RegistryError
+    from schemas.registry import Registry
 
-    try:
-        client = Registry(registry, deadline_s=ANSWER_SECONDS / 2)
-        wanted = {catalogue.subject_of(topic.name): catalogue.load(topic.schema) for topic in topics}
-        return {subject: client.register(subject, schema) for subject, schema in wanted.items()}
-    except RegistryError as error:
-        raise TidegateError(str(error)) from error
+    client = Registry(registry, deadline_s=ANSWER_SECONDS / 2)
+    wanted = {catalogue.subject_of(topic.name): catalogue.load(topic.schema) for topic in topics}
+    return {subject: client.register(subject, schema) for subject, schema in wanted.items()}
 
 
 def _settings(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import stamina
 
 from schemas.catalogue import SUBJECTS_OF_TOPICS, Schema, SchemaError, load, subject_of
+from schemas.errors import TidegateError
 
 COMPATIBILITY = "BACKWARD_TRANSITIVE"
 REQUEST_SECONDS = 5.0
@@ -30,7 +31,7 @@ _NO_SUBJECT, _NO_SCHEMA = 40401, 40403
 _CHILD_START_SECONDS = 15.0
 
 
-class RegistryError(Exception):
+class RegistryError(TidegateError):
     """The registry does not answer, or refuses. Says where, why and what to do."""
 
 
@@ -52,7 +53,7 @@ class Registry:
         try:
             return int(self._ask(self._client.lookup_schema, subject, _as_registered(schema)).schema_id)
         except _RefusedByRegistryError as error:
-            if error.code in (_NO_SUBJECT, _NO_SCHEMA):
+            if error.answer in (_NO_SUBJECT, _NO_SCHEMA):
                 raise RegistryError(
                     f"the registry at {self._address} does not know schema {schema.name} under {subject}: "
                     "run `tidegate topics apply`."
@@ -82,7 +83,7 @@ class Registry:
             found = self._ask(self._client.get_schema, schema_id)
             return Schema.parse(f"{schema_id}", found.schema_str or "")
         except _RefusedByRegistryError as error:
-            if error.code == _NO_SCHEMA:
+            if error.answer == _NO_SCHEMA:
                 return None
             raise
         except SchemaError:
@@ -120,9 +121,10 @@ _KNOWN_MOST = 10_000
 
 
 class _RefusedByRegistryError(RegistryError):
-    def __init__(self, message: str, code: int) -> None:
+    def __init__(self, message: str, answer: int) -> None:
         super().__init__(message)
-        self.code = code
+        self.answer = answer
+        """Code of the registry's REST interface; `code` is the exit code."""
 
 
 def schema_id(url: str, subject: str, schema: Schema) -> int:
@@ -163,6 +165,8 @@ def resolve_in_child(url: str, subject: str, *, deadline_s: float = DEADLINE_SEC
 
 
 def _client(url: str) -> Any:  # the client has no types
+    # Whoever waits says so; the lines of its own that stamina writes could end up between JSON on stdout.
+    stamina.instrumentation.set_on_retry_hooks([])
     # authlib warns, on import, of a change that concerns its own developers, and puts a
     # filter of its own before anybody's; so what is said here is kept, and forgotten.
     with warnings.catch_warnings(record=True):
@@ -185,8 +189,6 @@ def _without_password(url: str) -> str:
 
 
 def _main() -> int:
-    # stdout carries the answer and nothing else; the error says how long it was tried.
-    stamina.instrumentation.set_on_retry_hooks([])
     question = json.load(sys.stdin)
     topics = {subject_of(topic): name for topic, name in SUBJECTS_OF_TOPICS.items()}
     name = topics.get(question["subject"])

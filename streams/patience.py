@@ -10,7 +10,6 @@ from typing import TypeVar
 
 from infra.errors import TidegateError
 from infra.telemetry import logger
-from schemas.registry import RegistryError
 
 T = TypeVar("T")
 
@@ -38,7 +37,7 @@ class Outage:
             address=self._address,
             error_type=type(error).__name__,
             # Of the errors that we make ourselves the text is known to hold no personal data.
-            error=str(error) if isinstance(error, (TidegateError, RegistryError)) else "",
+            error=str(error) if isinstance(error, TidegateError) else "",
         )
 
     def worked(self) -> None:

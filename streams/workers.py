@@ -9,8 +9,6 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import stamina.instrumentation
-
 from infra import telemetry
 from infra.addresses import Addresses
 from infra.control.reader import ControlReader
@@ -105,7 +103,6 @@ def _run(
 ) -> None:
     """Run one worker until it is asked to stop, then end the process."""
     telemetry.configure(role)
-    stamina.instrumentation.set_on_retry_hooks([])  # Patience says it once
     _quieten()
     settings, addresses = WorkerSettings.from_environment(), Addresses.load()
     for part in ("kafka", "registry", "store"):
