@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import signal
 import sys
@@ -32,6 +31,8 @@ app = typer.Typer(
 )
 app.command()(desktop)
 
+_AWAY_S = 5.0
+"""For how long a broker may not answer before it counts as away."""
 _CLOSE_S = 20.0
 """To send what is left at the end: a delivery timeout, as much again for the last batches."""
 
@@ -192,8 +193,6 @@ def _run(
 
     addresses.need("kafka")
     configure_plain("producer", "warning")
-    # The Kafka client's own lines, dozens a second while the broker is away; the display and the errors say it once.
-    logging.getLogger("tidegate.control").setLevel(logging.CRITICAL)
     # A recording can wait, so it does, instead of dropping.
     settings = ProducerSettings(when_full="wait")
     subjects = {script.subject for script in scripts}
@@ -204,8 +203,7 @@ def _run(
     progress = Progress()
     try:
         with _signals(producer, progress), _shown(progress, length_ms, producer) as follow:
-            if not producer.wait_ready(wait_s):
-                raise _gate_closed(producer, addresses, wait_s)
+            _await_gate(producer, addresses, wait_s)
             _in_thread(lambda: play(producer, scripts, speed=speed, progress=progress, loop=loop), follow)
             report = producer.close(_CLOSE_S)
     finally:
@@ -221,9 +219,17 @@ def _metrics() -> Any:
     return ProducerMetrics(), GateMetrics()
 
 
-def _gate_closed(producer: Producer, addresses: Addresses, wait_s: float) -> TidegateError:
-    return TidegateError(
-        f"the gate stayed closed for {wait_s:g} s, so nothing was captured: {producer.why_closed or 'stopped'}. "
+def _await_gate(producer: Producer, addresses: Addresses, wait_s: float) -> None:
+    """Wait for the gate. To read a long log may take its time; a broker that does not answer is told of soon."""
+    waited = min(wait_s, _AWAY_S)
+    if producer.wait_ready(waited):
+        return
+    if not producer.trouble:
+        if producer.wait_ready(wait_s - waited):
+            return
+        waited = wait_s
+    raise TidegateError(
+        f"the gate stayed closed for {waited:g} s, so nothing was captured: {producer.why_closed or 'stopped'}. "
         f"Does the broker at {addresses.kafka} run, and the authority? See `tidegate status`."
     )
 

@@ -47,6 +47,10 @@ class Reader(Protocol):
     def heartbeat_age(self) -> float | None:
         """Seconds since the freshest heartbeat; None without one."""
 
+    @property
+    def trouble(self) -> str:
+        """What the broker last answered amiss, or "" since the last heartbeat."""
+
     def close(self) -> None:
         """Stop reading."""
 
@@ -166,6 +170,11 @@ class Producer:
     def why_closed(self) -> str:
         """Why the control state is not fresh, for a person; empty while it is."""
         return "" if self._view.fresh else self._view.why
+
+    @property
+    def trouble(self) -> str:
+        """What the broker of the control state last answered amiss, or "" since its last heartbeat."""
+        return self._reader.trouble
 
     def report(self) -> Report:
         """Return the running totals."""

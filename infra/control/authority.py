@@ -11,7 +11,6 @@ to read.
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import signal
@@ -45,7 +44,7 @@ class Authority:
     """
 
     def __init__(self, addresses: Addresses, metrics: AuthorityMetrics, progress: telemetry.Progress) -> None:
-        self._log = addresses.log
+        self._log, self._address = addresses.log, addresses.need("kafka")
         self._metrics, self._progress = metrics, progress
         # A name for each start: its sequence begins anew, and gates must see that.
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -53,18 +52,19 @@ class Authority:
         self._reader = ControlReader(addresses, "authority")
         self._producer = Producer(
             {
-                "bootstrap.servers": addresses.need("kafka"),
+                "bootstrap.servers": self._address,
                 "acks": "all",
                 "linger.ms": 0,
                 # A heartbeat that could not be delivered at once is worth nothing later.
                 "message.timeout.ms": 1000,
                 "reconnect.backoff.ms": 50,
                 "reconnect.backoff.max.ms": 1000,
-                "logger": logging.getLogger("tidegate.control"),
+                "log_level": 0,  # its own lines come dozens a second while the broker is away; `_tell` says it
             }
         )
         # The clock's steps must not show in the heartbeats: gates judge their age by it.
         self._started = (wall_ms(), time.monotonic())
+        self._heard, self._away = time.monotonic(), False
 
     def run(self, stop: threading.Event) -> None:
         """Beat until `stop` is set."""
@@ -73,6 +73,7 @@ class Authority:
             while not stop.is_set():
                 if self._reader.read_to_end:
                     self._beat()
+                self._tell()
                 due = max(due + INTERVAL, time.monotonic())
                 while (left := due - time.monotonic()) > 0 and not stop.is_set():
                     self._producer.poll(left)
@@ -103,8 +104,22 @@ class Authority:
 
     def _delivered(self, error: KafkaError | None, _: Message) -> None:
         if error is None:
+            self._heard = time.monotonic()
             self._metrics.heartbeats.inc()
             self._progress.beat()
+
+    def _tell(self) -> None:
+        """Log once that the broker takes no heartbeat, and once that it does again."""
+        away = time.monotonic() - self._heard > _STALLED
+        if away == self._away:
+            return
+        self._away = away
+        log = telemetry.logger("infra.control.authority")
+        if away:
+            why = self._reader.trouble or "no answer"
+            log.warning("the broker takes no heartbeat, every gate is closed", address=self._address, error=why)
+        else:
+            log.info("the broker takes heartbeats again", address=self._address)
 
 
 def main(

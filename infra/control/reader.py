@@ -33,7 +33,6 @@ lost its log may be behind the offset waited for, and some then answer nothing a
 _POLL = 0.1
 _ROUND = 1_000
 
-_log = logging.getLogger("tidegate.control")
 logging.getLogger("tidegate").addHandler(logging.NullHandler())  # a library: the host decides what is shown
 
 
@@ -60,7 +59,8 @@ def _settings(address: str) -> dict[str, object]:
         "reconnect.backoff.max.ms": 1000,
         # A topic that is not there yet is looked for again each second.
         "topic.metadata.refresh.interval.ms": 1000,
-        "logger": _log,
+        # Its own lines come dozens a second while the broker is away; `trouble` says it.
+        "log_level": 0,
     }
 
 
@@ -98,7 +98,8 @@ class ControlReader:
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._last_heartbeat = clock()
-        self._consumer = Consumer({**_settings(addresses.need("kafka")), "error_cb": self._on_error})
+        self._address = addresses.need("kafka")
+        self._consumer = Consumer({**_settings(self._address), "error_cb": self._on_error})
         self._thread = threading.Thread(target=self._run, name="tidegate-control", daemon=True)
         self._thread.start()
 
@@ -173,7 +174,7 @@ class ControlReader:
         )
 
     def _on_error(self, error: KafkaError) -> None:
-        self._trouble = f"broker: {error.name().strip('_').lower()}"
+        self._trouble = f"broker {self._address}: {error.name().strip('_').lower()}"
 
     def _run(self) -> None:
         try:
