@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.control.records import MAX_COPIES, MAX_WINDOW_MS
+
 Longs = NDArray[np.int64]
 Column = NDArray[np.integer[Any]]
 
 WINDOW_KINDS = ("tumbling", "hopping", "session")
-MAX_WINDOW_MS = 2**31 - 1  # an event's place in its window is an int32: 24 days
-MAX_COPIES = 64  # hopping windows that one event may stand in
 MAX_BATCH_EVENTS = 2**16  # a producer flushes a thousand times earlier
 MAX_TAKE_BYTES = 256 * 1024
 """How much raw payload one take should hold, if it is more than one message.

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from infra.control.purposes import known_purposes, served_fields
-from infra.control.records import Policy, PurposeRule, policy_fault
+from infra.control.records import MAX_COPIES, MAX_WINDOW_MS, Policy, PurposeRule, policy_fault
 from infra.control.suggest import unknown
 from infra.errors import TidegateError
 from schemas.catalogue import POLICY_FIELDS, SOURCES
@@ -185,6 +185,8 @@ def _record(file: _File) -> Policy:
 def _check_window(window: _Window) -> Iterator[tuple[Path_, str]]:
     if window.size < 1:
         yield ("window", "size"), "must be positive"
+    elif window.size > MAX_WINDOW_MS:
+        yield ("window", "size"), f"must be at most {MAX_WINDOW_MS} ms, which is 24 days"
     if window.kind == "hopping":
         if window.step is None:
             yield ("window",), "a hopping window needs a step"
@@ -192,6 +194,8 @@ def _check_window(window: _Window) -> Iterator[tuple[Path_, str]]:
             yield ("window", "step"), "must be positive"
         elif window.step > window.size:
             yield ("window", "step"), "is longer than the size: events between two windows would be in none"
+        elif window.size > window.step * MAX_COPIES:
+            yield ("window", "step"), f"must be at least 1/{MAX_COPIES} of the size: an event stands in every window"
     elif window.step is not None and window.step != window.size:
         yield ("window", "step"), "only hopping windows have a step"
     if window.kind == "session":

@@ -31,6 +31,11 @@ MAX_SKEW_MS = 5_000
 """How far two machines' clocks may be apart. Machines that keep time are within
 a few hundred ms; beyond 5 s a clock is wrong, and what it dates counts as future."""
 
+MAX_WINDOW_MS = 2**31 - 1
+"""An event's place in its window is an int32: 24 days."""
+MAX_COPIES = 64
+"""Hopping windows that one event may stand in."""
+
 
 @dataclass(frozen=True, slots=True)
 class PurposeRule:
@@ -230,8 +235,10 @@ def policy_fault(policy: Policy) -> str:
         "the resolution must be at least 1 ms": policy.resolution_ms < 1,
         "the future tolerance must not be negative": policy.future_tolerance_ms < 0,
         "the window size must be positive": size < 1,
+        f"the window size must be at most {MAX_WINDOW_MS} ms (24 days)": size > MAX_WINDOW_MS,
         "the window step must be positive": step < 1,
         "the window step must not be longer than the size": step > size,
+        f"the window step must be at least 1/{MAX_COPIES} of the size": size > step * MAX_COPIES,
         "only hopping windows have a step other than their size": policy.window_kind != "hopping" and step != size,
         "a session window needs a positive gap": policy.window_kind == "session" and gap < 1,
         "the gap must not be longer than the size": gap > size,

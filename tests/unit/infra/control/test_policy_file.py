@@ -26,8 +26,8 @@ def load(tmp_path: Path, *changes: tuple[str, str]):
 def test_the_demo_policy_is_valid():
     """It says what the demo relies on."""
     policy = load_policy(DEMO, NOW)
-    assert (policy.window_kind, policy.window_size_ms, policy.window_step_ms) == ("tumbling", 10_000, 10_000)
-    assert (policy.lateness_ms, policy.grid_px, policy.resolution_ms) == (5_000, 8, 10)
+    assert (policy.window_kind, policy.window_size_ms, policy.window_step_ms) == ("tumbling", 5_000, 5_000)
+    assert (policy.lateness_ms, policy.grid_px, policy.resolution_ms) == (3_000, 8, 10)
     research = policy.purpose("usability-research")
     assert research is not None
     assert "keys" not in research.sources
@@ -48,10 +48,12 @@ def test_the_demo_policy_is_valid():
         ("until: 2036-01-01", "until: 2025-06-01", "must come after from"),
         ("until: 2036-01-01", "until: 2036-01-01 10:00:00", "without a zone"),
         ("until: 2036-01-01", "until: 2036-13-01", "date"),
-        ("size: 10s", "size: 10", "is not a duration"),
-        ("size: 10s", "size: 0s", "must be positive"),
-        ("size: 10s", "size: 10s\n  step: 5s", "only hopping windows have a step"),
+        ("size: 5s", "size: 5", "is not a duration"),
+        ("size: 5s", "size: 0s", "must be positive"),
+        ("size: 5s", "size: 5s\n  step: 2s", "only hopping windows have a step"),
         ("kind: tumbling", "kind: hopping", "needs a step"),
+        ("kind: tumbling", "kind: hopping\n  step: 50ms", "at least 1/64 of the size"),
+        ("size: 5s", "size: 25d", "24 days"),
         ("kind: tumbling", "kind: session", "needs a gap"),
         ("kind: tumbling", "kind: tumblin", "window.kind"),
         ("grid: 8px", "grid: 0", "at least 1px"),
@@ -70,10 +72,10 @@ def test_a_mistake_is_named_with_file_and_path(tmp_path, old, new, said):
 def test_the_line_is_right_and_all_mistakes_are_shown_at_once(tmp_path):
     """Two mistakes give two problems, each at the line where it stands."""
     with pytest.raises(TidegateError) as refused:
-        load(tmp_path, ("size: 10s", "size: soon"), ("retention_days: 90", "retention_days: many"))
+        load(tmp_path, ("size: 5s", "size: soon"), ("retention_days: 90", "retention_days: many"))
     lines = {line.split(":")[1] for line in str(refused.value).splitlines()[1:]}
     text = DEMO.read_text().splitlines()
-    expected = {str(n) for n, line in enumerate(text, 1) if "size: 10s" in line or "retention_days: 90" in line}
+    expected = {str(n) for n, line in enumerate(text, 1) if "size: 5s" in line or "retention_days: 90" in line}
     assert lines == expected
 
 
@@ -97,7 +99,7 @@ def test_hopping_and_session_windows_can_be_said(tmp_path):
     hopping = load(tmp_path, ("kind: tumbling", "kind: hopping\n  step: 2.5s"))
     assert (hopping.window_step_ms, hopping.window_gap_ms) == (2_500, 0)
     session = load(tmp_path, ("kind: tumbling", "kind: session\n  gap: 3s"))
-    assert (session.window_step_ms, session.window_gap_ms) == (10_000, 3_000)
+    assert (session.window_step_ms, session.window_gap_ms) == (5_000, 3_000)
 
 
 def test_durations_as_people_write_them():

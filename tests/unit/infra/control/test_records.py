@@ -67,6 +67,8 @@ def test_what_makes_a_policy_senseless(make):
         ({"valid_until": 0}, "until"),
         ({"window_step_ms": 5000}, "hopping"),
         ({"window_kind": "hopping", "window_step_ms": 20_000}, "longer"),
+        ({"window_kind": "hopping", "window_step_ms": 156}, "1/64"),
+        ({"window_size_ms": 2**31, "window_step_ms": 2**31}, "24 days"),
         ({"window_kind": "session"}, "gap"),
         ({"window_gap_ms": 5}, "gap"),
         ({"grid_px": 0}, "grid"),
