@@ -182,8 +182,10 @@ class Demo:
             "--json",
         )
         self._start("produce", "simulate", "--people", str(self.people), "--minutes", minutes, "--seed", "7", "--json")
+        from rich.markup import escape
+
         self.console.print(
-            f"[dim]{self.source}, ten times as fast as recorded; synthetic people as fast as they live.[/dim]"
+            f"[dim]{escape(self.source)}, ten times as fast as recorded; synthetic people as fast as they live.[/dim]"
         )
         self._watch()
         return self._summaries()
@@ -232,13 +234,15 @@ class Demo:
         self._show("sample", "show", str(files[0]), "--out", str(self.picture))
 
     def _next(self) -> None:
+        from rich.markup import escape
+
         self._step(f"Done, in {time.monotonic() - self.started:.0f} s")
         for name, what in (
             (self.out / "sample" / "manifest.json", "what was sampled, for what, from which rows"),
             (self.picture, "one window, drawn"),
             (self.home / "logs", "what every part said"),
         ):
-            self.console.print(f"  {name}  [dim]{what}[/dim]")
+            self.console.print(f"  {escape(str(name))}  [dim]{what}[/dim]", soft_wrap=True)
         self.console.print("\nTry next:")
         for command in (
             "tidegate up --detach",
@@ -265,8 +269,11 @@ class Demo:
 
     def _show(self, *words: str) -> None:
         """Run a command with its own output on the screen."""
+        from rich.markup import escape
+
         shown = " ".join(word if "\n" not in word else '"…"' for word in words)
-        self.console.print(f"[dim]$ tidegate {shown if len(shown) < 110 else shown[:110] + ' …'}[/dim]")
+        shown = shown if len(shown) < 110 else shown[:110] + " …"
+        self.console.print(f"[dim]$ tidegate {escape(shown)}[/dim]")
         self._check(subprocess.run(self._command(*words), env=self._env(), check=False), words)
 
     def _call(self, *words: str, given: str | None = None) -> str:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError, StreamFailureError
@@ -50,6 +50,9 @@ TRANSIENT_CODES = frozenset(
 
 _AUTHENTICATION_FAILED = 516
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
+PATIENCE_S = 5.0
+"""For how long a command that a person waits for asks a store that is away."""
+_CONNECT_S, _QUERY_S = 10, 300
 
 # It warns of every lost connection; our errors say so. With a handler of its own
 # it stays quiet in a command, which has configured no logging.
@@ -103,7 +106,7 @@ class Store:
     across a fork.
     """
 
-    def __init__(self, addresses: Addresses, *, deadline_s: float = 30.0) -> None:
+    def __init__(self, addresses: Addresses, *, deadline_s: float = PATIENCE_S) -> None:
         """Remember where the store is; TidegateError where no address is known.
 
         `deadline_s`: for how long a call repeats what failed for a reason that
@@ -231,9 +234,20 @@ class Store:
             return self._client
 
     def _connect(self) -> Client:
-        url = urlsplit(self.address)
-        if url.scheme not in {"http", "https"} or not url.hostname:
-            raise TidegateError(f"the store's address {self.address} is not a URL like http://127.0.0.1:8123.")
+        try:
+            url = urlsplit(self.address)
+            known = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+        except ValueError:  # a port that is none, brackets that do not match
+            known = False
+        if not known:
+            raise TidegateError(
+                f"the store's address {self.address} is not a URL like http://127.0.0.1:8123: correct TIDEGATE_STORE."
+            )
+        # A store that takes connections and answers nothing is found out before a query may take its time.
+        self._client_for(url, _CONNECT_S).close()
+        return self._client_for(url, _QUERY_S)
+
+    def _client_for(self, url: SplitResult, answer_s: int) -> Client:
         # Without a database: the first migration has yet to create ours, so calls name it.
         return clickhouse_connect.get_client(
             interface=url.scheme,
@@ -243,7 +257,7 @@ class Store:
             password=self._password,
             compress=False,
             connect_timeout=5,
-            send_receive_timeout=300,
+            send_receive_timeout=answer_s,
             query_retries=0,
             autogenerate_session_id=False,
             tz_mode="aware",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,7 +73,7 @@ def query(
     # 2 forbids writing and still lets a query choose its settings.
     found = _ask(sql, {} if write else {"readonly": 2})
     if as_json:
-        typer.echo(json.dumps(found.dicts(), default=_plain, ensure_ascii=False))
+        typer.echo(json.dumps(_finite(found.dicts()), default=_plain, ensure_ascii=False))
     elif not found.columns:
         typer.echo("done")
     elif as_csv:
@@ -134,13 +135,14 @@ def _one_line(detail: str) -> str:
 def _show(found: Rows) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    # As Text: what the data or a query says is no markup.
     table = Table()
     for name in found.columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(Text(name), overflow="fold")
     for row in found.rows:
-        # Text of the data is no markup.
-        table.add_row(*(_cell(value).replace("[", r"\[") for value in row))
+        table.add_row(*(Text(_cell(value)) for value in row))
     Console().print(table)
     typer.echo(f"{len(found.rows)} row{'' if len(found.rows) == 1 else 's'}")
 
@@ -153,6 +155,19 @@ def _cell(value: object) -> str:
     if isinstance(value, (list, tuple, dict)):
         return json.dumps(value, default=_plain, ensure_ascii=False)
     return str(value)
+
+
+def _finite(value: object) -> object:
+    """Put null for what JSON has no number for: not a number, infinity. ClickHouse's own JSON formats do the same."""
+    match value:
+        case float() if not math.isfinite(value):
+            return None
+        case dict():
+            return {key: _finite(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_finite(item) for item in value]
+        case _:
+            return value
 
 
 def _plain(value: object) -> str:

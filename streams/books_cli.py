@@ -49,9 +49,10 @@ def command(
     if explain:
         print(explained(parameters))
         return
-    from infra.store import Store
+    from infra.store import PATIENCE_S, Store
 
-    store = Store(addresses)
+    # Whoever waits for the books waits for the store too.
+    store = Store(addresses, deadline_s=max(wait, PATIENCE_S))
     with _progress(wait) as tell:
         found = settle(lambda: count(store, parameters), wait, time.monotonic, time.sleep, tell)
     if as_json:

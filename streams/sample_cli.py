@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from streams.sample_files import Progress
     from streams.sampling import Request
 
-FRESH_S = 10.0
+FRESH_S = 5.0
 """How long to wait for a fresh view: the control topics are read from the beginning first."""
 
 sample = typer.Typer(
@@ -135,13 +135,14 @@ def _progress() -> Iterator[Progress]:
 
 def _tell(document: dict[str, Any], out: Path) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console, counts = Console(highlight=False), document["counts"]
     policy = document["policy"]
     console.print(
         f"[bold]{counts['windows']:,} windows[/bold] of {counts['subjects']:,} subjects, {counts['events']:,} events, "
-        f"for {document['purpose']}, under policy {policy['name']} version {policy['version']}.",
+        f"for {escape(document['purpose'])}, under policy {escape(policy['name'])} version {policy['version']}.",
         soft_wrap=True,
     )
     if counts["windows"] < counts["asked"]:
@@ -149,13 +150,15 @@ def _tell(document: dict[str, Any], out: Path) -> None:
     if document["strata"]:
         table = Table("stratum", "could be taken", "taken", box=None, pad_edge=False)
         for row in document["strata"]:
-            table.add_row(row["stratum"], f"{row['eligible']:,}", f"{row['chosen']:,}")
+            table.add_row(escape(row["stratum"]), f"{row['eligible']:,}", f"{row['chosen']:,}")
         console.print(table)
     for file in document["files"]:
         console.print(
-            f"  {out / file['name']}  [dim]{file['bytes']:,} bytes, sha256 {file['sha256'][:16]}…[/dim]", soft_wrap=True
+            f"  {escape(str(out / file['name']))}  [dim]{file['bytes']:,} bytes, sha256 {file['sha256'][:16]}…[/dim]",
+            soft_wrap=True,
         )
-    console.print(f"  {out / 'manifest.json'}  [dim]check with: tidegate sample verify {out}[/dim]", soft_wrap=True)
+    folder = escape(str(out))
+    console.print(f"  {folder}/manifest.json  [dim]check with: tidegate sample verify {folder}[/dim]", soft_wrap=True)
 
 
 @sample.command()

@@ -57,10 +57,11 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     """Print a table; rich leaves out colours where there is no terminal."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     made = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(Text(cell) for cell in row))  # what people wrote is no markup
     Console(highlight=False).print(made)
 
 

@@ -35,6 +35,7 @@ class Home:
         self.root = root.absolute()
         self.logs = self.root / "logs"
         self.key = self.root / "keys" / "pseudonym.key"
+        self._begun: dict[str, int] = {}
 
     def prepare(self, needed_bytes: int = NEEDED_BYTES) -> None:
         """Make the folders. Raises TidegateError when they cannot be made or the disk is too full."""
@@ -76,13 +77,15 @@ class Home:
         path = self.log_path(part)
         if path.exists() and path.stat().st_size > LOG_BYTES:
             path.replace(path.with_suffix(".log.1"))
-        return path.open("ab")
+        log = path.open("ab")
+        self._begun[part] = log.tell()
+        return log
 
     def log_tail(self, part: str, lines: int = 12) -> list[str]:
-        """Return the last lines of a part's log."""
+        """Return the last lines of a part's log, of its last start alone where that was ours."""
         try:
             with self.log_path(part).open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - 16384))
+                log.seek(max(self._begun.get(part, 0), log.seek(0, os.SEEK_END) - 16384))
                 return log.read().decode(errors="replace").splitlines()[-lines:]
         except OSError:
             return []

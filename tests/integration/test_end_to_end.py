@@ -140,6 +140,11 @@ def test_real_recordings_go_through(stack, recordings):
     assert after["captured"] - before["captured"] == told["captured"]
 
 
+def _is_back(stack, victim: str, before: int) -> bool:
+    part = stack.parts()[victim]
+    return part["pid"] not in (None, before) and part["state"] == "ready"
+
+
 @pytest.mark.parametrize("victim", ["minimise-1", "window-1", "store", "registry", "authority"])
 def test_books_balance_after_a_kill(own_stack, victim):
     """kill -9 of a process in mid-stream loses nothing and stores nothing twice: the books balance afterwards."""
@@ -155,7 +160,7 @@ def test_books_balance_after_a_kill(own_stack, victim):
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     told = json.loads(out)
-    wait_until(lambda: stack.parts()[victim]["pid"] not in (None, before), 40, f"{victim} is back")
+    wait_until(lambda: _is_back(stack, victim, before), 40, f"{victim} is back")
     wait_until(
         lambda: stack.books()[1]["captured"] == told["captured"], 90, "every captured event is known to the books"
     )
@@ -176,7 +181,7 @@ def test_books_balance_after_the_broker_is_killed(own_stack):
     os.kill(before, signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode in (0, 3), err
-    wait_until(lambda: stack.parts()["broker"]["pid"] not in (None, before), 40, "the broker is back")
+    wait_until(lambda: _is_back(stack, "broker", before), 40, "the broker is back")
     books = stack.settled(90)
     assert books["captured"] > 100
     assert stack.json("policy", "show")["policy"] is None, "after losing its log the gate must be closed"
