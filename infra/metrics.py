@@ -114,7 +114,7 @@ class WindowerMetrics:
         self.events = Counter("tidegate_windower_events_total", "Events of the blocks read.", registry=registry)
         self.repeats = Counter(
             "tidegate_windower_repeats_total",
-            "Batches met a second time, recognised by their raw offset and skipped.",
+            "Batches met a second time, recognised by their raw offset or their event numbers, and skipped.",
             registry=registry,
         )
         self.late = Counter(

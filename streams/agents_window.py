@@ -68,10 +68,13 @@ class WindowedPartition:
         self._repeats = self._open = 0
 
     async def begin(self) -> int | None:
-        """Read the ledger, and begin at the oldest block that an open window still needs."""
+        """Read the ledger and what had arrived, and begin at the oldest block that an open window still needs."""
         shared = self._shared
         row = await self._store.do(lambda: asyncio.to_thread(ledger.read, shared.store, shared.log, self._partition))
-        self._pipeline = WindowPipeline(shared.log, self._partition, shared.codec_for, row)
+        received = await self._store.do(
+            lambda: asyncio.to_thread(ledger.received, shared.store, shared.log, self._partition, row)
+        )
+        self._pipeline = WindowPipeline(shared.log, self._partition, shared.codec_for, row, received)
         self._ledger = row
         return self._pipeline.start_offset
 

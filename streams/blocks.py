@@ -153,12 +153,41 @@ class Block:
         none = np.zeros(0, np.int64)
         return replace(self, columns={}, time=none, batch=none)
 
-    def chunk(self, rows: Rows, begin: int, slot_start: int) -> Chunk:
-        """Cut out the events at `rows`, counted from event `begin` and in order, for one slot.
+    def only(self, batches: Longs) -> Block:
+        """Return the block with these batches alone, by position and in order."""
+        if len(batches) == len(self.keys):
+            return self
+        numbers = batches.tolist()
+        place = np.full(len(self.keys), -1)
+        place[batches] = np.arange(len(batches))
+        return replace(
+            self._events(place[self.batch] >= 0, place),
+            keys=[self.keys[number] for number in numbers],
+            batches={name: column[batches] for name, column in self.batches.items()},
+            producer_dropped=[self.producer_dropped[number] for number in numbers],
+            dropped=[self.dropped[number] for number in numbers],
+        )
 
-        Columns are narrowed to their types.
+    def refuse(self, pieces: Mapping[int, tuple[int, int]]) -> Block:
+        """Return the block without the events of these batches.
+
+        Of each, numbers `low` to `high` (left out) stay in its receipt, as malformed.
         """
-        rows = slice(begin, None) if isinstance(rows, slice) else rows + begin
+        batches = {name: column.copy() for name, column in self.batches.items()}
+        dropped = list(self.dropped)
+        for at, (low, high) in pieces.items():
+            batches["first_number"][at], batches["count"][at], batches["kept"][at] = low, high - low, 0
+            dropped[at] = {reasons.MALFORMED: high - low}
+        events = ~np.isin(self.batch, list(pieces))
+        return replace(self._events(events, np.arange(len(self.keys))), batches=batches, dropped=dropped)
+
+    def _events(self, chosen: NDArray[np.bool_], place: Longs) -> Block:
+        """Return the block with the events chosen; `place` is the new position of each batch."""
+        columns = {name: column[chosen] for name, column in self.columns.items()}
+        return replace(self, columns=columns, time=self.time[chosen], batch=place[self.batch[chosen]])
+
+    def chunk(self, rows: Rows, slot_start: int) -> Chunk:
+        """Cut out the events at `rows`, in order, for one slot. Columns are narrowed to their types."""
         batch = self.batch[rows]
         first = heads(batch)
         numbers = batch[first]
@@ -221,6 +250,8 @@ def _check(
     offset, kept = batches["offset"], batches["kept"]
     if kept.min(initial=0) < 0 or int(kept.sum()) != rows["event"]:
         raise BlockError("block_counts")
+    if (batches["count"] < kept).any() or batches["first_number"].min(initial=0) < 0:
+        raise BlockError("block_numbers")
     if (np.diff(offset) <= 0).any():
         raise BlockError("block_order")
     if rows["batch"] and not header["raw_from"] <= offset[0] <= offset[-1] <= header["raw_through"]:

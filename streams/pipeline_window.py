@@ -26,6 +26,7 @@ from streams.data import (
     Split,
     UnknownSchemaError,
 )
+from streams.received import Received, new_of
 from streams.rows import BlockReceipt, judged_rows, receipts_of
 from streams.window import Chunk, assemble, place
 
@@ -55,7 +56,8 @@ class _Unreadable(NamedTuple):
 class WindowPipeline:
     """The windows of one partition that are still open, and what is not written yet.
 
-    Made anew on every assignment, with the ledger's row; the caller then seeks
+    Made anew on every assignment, with the ledger's row and the numbers that
+    had arrived before its `replay_from` (`ledger.received`); the caller then seeks
     interactions.minimized to `start_offset` and calls, for each message in
     order, `add`. From time to time, in this order:
 
@@ -75,12 +77,15 @@ class WindowPipeline:
     raw_gap: int
     """Raw offsets that no block has covered since this object was made."""
     repeats: int
-    """Batches skipped since this object was made because an earlier block held them."""
+    """Batches skipped since this object was made: known by their raw offset, or by their numbers."""
 
-    def __init__(self, log: str, partition: int, codec_for: Callable[[int], Codec], ledger: LedgerRow | None) -> None:
+    def __init__(
+        self, log: str, partition: int, codec_for: Callable[[int], Codec], ledger: LedgerRow | None, received: Received
+    ) -> None:
         """`codec_for` as in MinimisePipeline, for minimised_block. `ledger` is None before the first row.
 
-        Raises ValueError when the row belongs to another log or partition.
+        `received` is from now on this object's to change. Raises ValueError
+        when the row belongs to another log or partition.
         """
         if ledger is not None and (ledger.log, ledger.partition) != (log, partition):
             raise ValueError(f"ledger row of {ledger.log}/{ledger.partition} given for {log}/{partition}")
@@ -90,6 +95,7 @@ class WindowPipeline:
         self.raw_through = ledger.raw_through if ledger else -1
         self.raw_gap = 0
         self.repeats = 0
+        self._received = received
         self._codec_for = codec_for
         self._start = ledger.replay_from if ledger else None
         self._closed_through = ledger.closed_through if ledger else -1
@@ -124,10 +130,15 @@ class WindowPipeline:
             self._next = offset + 1
             return self._dead_letter(offset, value, block, now_ms)
         self._history.append(_Before(offset, self.watermark, self.raw_through))
-        first = int(np.searchsorted(block.batches["offset"], self.raw_through, side="right"))
-        late = self._collect(offset, block, first)
-        self._receipts.append(BlockReceipt(offset, block.receipt_only(), first, late))
-        self._advance(block, first)
+        fresh = int(np.searchsorted(block.batches["offset"], self.raw_through, side="right"))
+        # The watermark before each batch and, last, after all; a batch known by its offset moves nothing.
+        seen = np.where(np.arange(len(block.keys)) < fresh, -1, block.batches["append_time"])
+        marks = np.maximum.accumulate(np.concatenate(([self.watermark], seen)))
+        new, positions = new_of(block, fresh, self._received, marks[1:])
+        late = self._collect(offset, new, marks[positions])
+        self._receipts.append(BlockReceipt(offset, new.receipt_only(), late))
+        self.repeats += len(block.keys) - len(new.keys)
+        self._advance(block, int(marks[-1]))
         self._next = offset + 1
         return None
 
@@ -215,32 +226,26 @@ class WindowPipeline:
             at=now_ms,
         )
 
-    def _collect(self, offset: int, block: Block, first: int) -> Longs:
-        """Put the events of the batches from `first` on into their slots; return how many are late, by batch.
+    def _collect(self, offset: int, block: Block, before: Longs) -> Longs:
+        """Put the events of a block into their slots; return how many are late, by batch.
 
-        A batch is measured by the watermark before it, not before its block: so
-        what is late does not depend on how the minimiser grouped batches.
+        A batch is measured by the watermark `before` it, not before its block:
+        so what is late does not depend on how the minimiser grouped batches.
         """
         batches = len(block.keys)
-        begin = int(np.searchsorted(block.batch, first))
-        if block.spec is None or begin == len(block.batch):
+        if block.spec is None or not len(block.batch):
             return np.zeros(batches, np.int64)
-        seen = np.concatenate(([self.watermark], block.batches["append_time"][first:-1]))
-        before = np.zeros(batches, np.int64)
-        before[first:] = np.maximum.accumulate(seen)
-        late, slots = place(block.time[begin:], before[block.batch[begin:]], block.spec)
+        late, slots = place(block.time, before[block.batch], block.spec)
         for start, rows in slots:
             key = SlotKey(start + block.spec.size_ms + block.spec.lateness_ms, start, block.spec)
             if key.closes_at > self._closed_through:  # else a replay of what is stored
                 slot = self._slots.setdefault(key, _Slot(offset))
-                slot.chunks.append(block.chunk(rows, begin, start))
+                slot.chunks.append(block.chunk(rows, start))
                 self._held += len(slot.chunks[-1])
-        return np.bincount(block.batch[begin:][late], minlength=batches)
+        return np.bincount(block.batch[late], minlength=batches)
 
-    def _advance(self, block: Block, first: int) -> None:
-        self.repeats += first
+    def _advance(self, block: Block, watermark: int) -> None:
         if self.raw_through >= 0:
             self.raw_gap += max(0, block.raw_from - self.raw_through - 1)
         self.raw_through = max(self.raw_through, block.raw_through)
-        append_times = block.batches["append_time"][first:]
-        self.watermark = max(self.watermark, block.append_time, int(append_times.max(initial=-1)))
+        self.watermark = max(watermark, block.append_time)

@@ -22,8 +22,7 @@ class BlockReceipt(NamedTuple):
 
     offset: int
     block: Block
-    first: int
-    """Its batches before this one were repeats."""
+    """Without the batches that were repeats."""
     late: Longs
     """By batch."""
 
@@ -111,7 +110,7 @@ def receipts_of(log: str, partition: int, waiting: Sequence[BlockReceipt]) -> Re
     """Write down what happened to each raw message of these blocks, repeats left out."""
 
     def column(name: str) -> list[int]:
-        return [value for each in waiting for value in each.block.batches[name][each.first :].tolist()]
+        return [value for each in waiting for value in each.block.batches[name].tolist()]
 
     def dead(name: str) -> list[Any]:
         return [value for each in waiting for value in each.block.dead[name]]
@@ -120,16 +119,16 @@ def receipts_of(log: str, partition: int, waiting: Sequence[BlockReceipt]) -> Re
         log=log,
         partition=partition,
         raw_offset=column("offset"),
-        block_offset=[each.offset for each in waiting for _ in range(len(each.block.keys) - each.first)],
-        session=[key.session for each in waiting for key in each.block.keys[each.first :]],
+        block_offset=[each.offset for each in waiting for _ in each.block.keys],
+        session=[key.session for each in waiting for key in each.block.keys],
         first_number=column("first_number"),
         count=column("count"),
         captured=column("captured"),
         final=column("final"),
         kept=column("kept"),
-        late=[late for each in waiting for late in each.late[each.first :].tolist()],
-        producer_dropped=[counts for each in waiting for counts in each.block.producer_dropped[each.first :]],
-        dropped=[counts for each in waiting for counts in each.block.dropped[each.first :]],
+        late=[late for each in waiting for late in each.late.tolist()],
+        producer_dropped=[counts for each in waiting for counts in each.block.producer_dropped],
+        dropped=[counts for each in waiting for counts in each.block.dropped],
         append_time=column("append_time"),
         dead=DeadRows(
             log=log,

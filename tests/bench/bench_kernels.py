@@ -21,6 +21,7 @@ from schemas.catalogue import KINDS
 from streams.data import RawMessage
 from streams.pipeline_minimise import MinimisePipeline
 from streams.pipeline_window import WindowPipeline
+from streams.received import Received
 from tests.streams_support import (
     BLOCK_CODEC,
     BLOCK_ID,
@@ -78,7 +79,7 @@ def minimise(takes: list[list[RawMessage]], view: View) -> list[bytes]:
 
 def window(blocks: list[bytes], view: View) -> int:
     """Run a fresh windower over all blocks, closing what is due after each; return how many events were stored."""
-    pipeline = WindowPipeline("1", 0, codec_for, None)
+    pipeline = WindowPipeline("1", 0, codec_for, None, Received())
     stored = 0
     for offset, block in enumerate(blocks):
         pipeline.add(offset, block, 0)

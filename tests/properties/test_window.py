@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streams.data import ClosedSlot, LedgerRow, RawMessage, WindowSpec
 from streams.pipeline_window import WindowPipeline
+from streams.received import DAY_MS, Arrived, Received, oldest_remembered
 from streams.window import place
 from tests.streams_support import (
     ANN,
@@ -40,6 +41,10 @@ SPECS = (
     WindowSpec("session", 1_000, 1_000, 150, 300),
 )
 Content = tuple[Any, ...]
+RECEIPT = (
+    "raw_offset", "session", "count", "kept", "late", "first_number", "captured", "final", "append_time", "dropped",
+    "block_offset",
+)  # fmt: skip
 
 
 def in_force(spec: WindowSpec):
@@ -113,6 +118,17 @@ class Tables:
     ledger: LedgerRow | None = None
     steps: int = 0
 
+    def received(self) -> Received:
+        """What the query of `ledger.received` returns."""
+        watermark, through = (self.ledger.watermark, self.ledger.replay_from) if self.ledger else (-1, 0)
+        rows = [
+            Arrived(r["session"], r["first_number"], r["first_number"] + r["count"], r["append_time"] // DAY_MS)
+            for r in (dict(zip(RECEIPT, row, strict=True)) for row in self.batches.values())
+            if r["block_offset"] < through and r["count"]
+        ]
+        oldest = oldest_remembered(watermark)
+        return Received(sorted(row for row in rows if row.day >= oldest), watermark)
+
     def insert(self, slot: ClosedSlot) -> None:
         same = self.windows.setdefault(slot.token, content(slot))
         assert same == content(slot), "a replay made other rows under the same token"
@@ -125,7 +141,7 @@ class CrashError(Exception):
 
 def run(values: list[bytes], tables: Tables, crash_at: int | None = None, rest: int = 1) -> None:
     """One life of a windower: read from the ledger on, write every `rest` blocks, die at step `crash_at`."""
-    pipeline = WindowPipeline("1", 0, codec_for, tables.ledger)
+    pipeline = WindowPipeline("1", 0, codec_for, tables.ledger, tables.received())
     watermark = pipeline.watermark
 
     def step() -> None:
@@ -143,8 +159,8 @@ def run(values: list[bytes], tables: Tables, crash_at: int | None = None, rest: 
         receipts = pipeline.receipts()
         step()
         if receipts is not None:
-            rows = zip(receipts.raw_offset, receipts.session, receipts.count, receipts.kept, receipts.late, strict=True)
-            tables.batches |= {row[0]: row for row in rows}
+            for row in zip(*(getattr(receipts, name) for name in RECEIPT), strict=True):
+                assert tables.batches.setdefault(row[0], row) == row, "a replay wrote another receipt"
             step()
             pipeline.confirm_receipts(receipts)
         for key in pipeline.due():
@@ -201,26 +217,34 @@ def test_blocks_sent_again_in_other_groups_change_nothing(
     crashes = data.draw(st.lists(st.integers(1, 25), max_size=2))
     rough = survive(values, crashes, 1)
     assert rough.windows == calm.windows
-    assert rough.batches == calm.batches
+    assert without_block(rough) == without_block(calm)
+
+
+def without_block(tables: Tables) -> dict[int, tuple[Any, ...]]:
+    return {offset: row[: RECEIPT.index("block_offset")] for offset, row in tables.batches.items()}
 
 
 Event = tuple[str, int, int]
 
 
-def modelled(messages: list[RawMessage], spec: WindowSpec) -> tuple[dict[int, list[Event]], list[int]]:
-    """By slot, the (session, number, time) that belong there, and how many events of each batch are late."""
+def modelled(messages: list[RawMessage], spec: WindowSpec) -> tuple[dict[int, list[Event]], dict[int, int]]:
+    """By slot, the (session, number, time) that belong there; by raw offset, how many events of a new batch are late."""
     slots: dict[int, list[Event]] = {}
-    late, watermark = [], -1
+    late: dict[int, int] = {}
+    watermark, known = -1, set[tuple[str, int]]()
     for message in messages:
-        (header, times) = read_raw(message)
-        missed = 0
-        for i, time in enumerate(times if header["subject"] in CONSENTS else []):
-            starts = range(time // spec.every_ms * spec.every_ms, time - spec.size_ms, -spec.every_ms)
-            usable = [s for s in starts if s + spec.size_ms + spec.lateness_ms > watermark]
-            missed += not usable
-            for start in usable:
-                slots.setdefault(start, []).append((header["session"], header["first_number"] + i, time))
-        late.append(missed)
+        header, times = read_raw(message)
+        name = (header["session"], header["first_number"])
+        if name not in known or not times:
+            late[message.offset] = 0
+            for i, time in enumerate(times if header["subject"] in CONSENTS else []):
+                starts = range(time // spec.every_ms * spec.every_ms, time - spec.size_ms, -spec.every_ms)
+                usable = [s for s in starts if s + spec.size_ms + spec.lateness_ms > watermark]
+                late[message.offset] += not usable
+                for start in usable:
+                    slots.setdefault(start, []).append((header["session"], header["first_number"] + i, time))
+        if times:
+            known.add(name)
         watermark = max(watermark, message.timestamp_ms)
     return slots, late
 
@@ -244,15 +268,69 @@ def test_every_event_is_where_the_model_puts_it(
     data: st.DataObject, messages: list[RawMessage], spec: WindowSpec
 ) -> None:
     """In each of its open windows once, stored once in all, or late; kept + dropped + late = input."""
-    tables = survive(block_log(cut(data.draw, messages), spec), [], 1)
+    check_against_the_model(survive(block_log(cut(data.draw, messages), spec), [], 1), messages, spec)
+
+
+def check_against_the_model(tables: Tables, messages: list[RawMessage], spec: WindowSpec) -> None:
     slots, late = modelled(messages, spec)
     assert {slot.slot_start: sorted(stored_events(slot)) for slot in tables.slots.values()} == {
         start: sorted(events) for start, events in slots.items()
     }
-    receipts = [tables.batches[message.offset] for message in messages]
-    assert [row[4] for row in receipts] == late
-    kept, stored = sum(row[3] for row in receipts), sum(slot.split.kept for slot in tables.slots.values())
-    assert kept == stored + sum(late)
+    assert {offset: row[RECEIPT.index("late")] for offset, row in tables.batches.items()} == late
+    kept = sum(row[RECEIPT.index("kept")] for row in tables.batches.values())
+    assert kept == sum(slot.split.kept for slot in tables.slots.values()) + sum(late.values())
+
+
+def sent_again(draw: st.DrawFn, messages: list[RawMessage]) -> list[RawMessage]:
+    """What arrives when every batch is sent one to three times, some after later ones, each under its own offset."""
+    copies = [
+        (position + draw(st.sampled_from([0, 0, 0, 1, 2, 5])), message)
+        for position, message in enumerate(messages)
+        for _ in range(draw(st.sampled_from([1, 1, 2, 3])))
+    ]
+    copies.sort(key=lambda copy: copy[0])
+    append, arrived = 0, []
+    for offset, (_, message) in enumerate(copies):
+        append = max(append, message.timestamp_ms) + draw(st.sampled_from([0, 0, 30, 800]))
+        arrived.append(message._replace(offset=offset, timestamp_ms=append))
+    return arrived
+
+
+@given(data=st.data(), messages=raw_logs(), spec=st.sampled_from(SPECS))
+@settings(max_examples=150, deadline=None)
+def test_batches_sent_again_under_new_offsets_are_stored_once(
+    data: st.DataObject, messages: list[RawMessage], spec: WindowSpec
+) -> None:
+    """In whatever order they come and wherever the windower dies: the first of each counts, the others leave no trace."""
+    arrived = sent_again(data.draw, messages)
+    values = block_log(cut(data.draw, arrived), spec)
+    calm = survive(values, [], 1)
+    check_against_the_model(calm, arrived, spec)
+    rough = survive(values, data.draw(st.lists(st.integers(1, 25), max_size=4)), data.draw(st.integers(1, 3)))
+    assert (rough.windows, rough.batches) == (calm.windows, calm.batches)
+
+
+@given(data=st.data(), spec=st.sampled_from(SPECS))
+@settings(max_examples=100, deadline=None)
+def test_a_producer_that_numbers_as_it_likes_stores_no_number_twice(data: st.DataObject, spec: WindowSpec) -> None:
+    """Also where batches overlap in part, and through crashes; and no two receipts claim one number."""
+    claims = data.draw(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=10))
+    messages = [
+        raw_message(offset, range(T0 + 10 * offset, T0 + 10 * offset + n), first_number=first, append=T0 + 50 * offset)
+        for offset, (first, n) in enumerate(claims)
+    ]
+    values = block_log(cut(data.draw, messages), spec)
+    calm = survive(values, [], 1)
+    rough = survive(values, data.draw(st.lists(st.integers(1, 25), max_size=3)), data.draw(st.integers(1, 3)))
+    assert (rough.windows, rough.batches) == (calm.windows, calm.batches)
+    receipts = [dict(zip(RECEIPT, row, strict=True)) for row in calm.batches.values()]
+    claimed = Counter(n for row in receipts for n in range(row["first_number"], row["first_number"] + row["count"]))
+    assert set(claimed.values()) <= {1}
+    for slot in calm.slots.values():
+        assert set(Counter(number for _, number, _ in stored_events(slot)).values()) <= {1}
+    held = sum(row["kept"] - row["late"] for row in receipts)
+    assert held == sum(slot.split.kept for slot in calm.slots.values())
+    assert all(row["count"] == row["kept"] + sum(row["dropped"].values()) for row in receipts)
 
 
 @given(

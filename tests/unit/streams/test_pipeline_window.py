@@ -11,6 +11,7 @@ from schemas import wire
 from schemas.catalogue import KINDS
 from streams.data import LedgerRow, NotFreshError, WindowSpec
 from streams.pipeline_window import WindowPipeline
+from streams.received import Received
 from tests.streams_support import (
     ANN,
     BLOCK_CODEC,
@@ -52,7 +53,7 @@ class Log:
         return self
 
     def windower(self, ledger: LedgerRow | None = None) -> WindowPipeline:
-        pipeline = WindowPipeline("1", 0, codec_for, ledger)
+        pipeline = WindowPipeline("1", 0, codec_for, ledger, Received())
         for offset, value in enumerate(self.values):
             if offset >= (pipeline.start_offset or 0):
                 assert pipeline.add(offset, value, NOW) is None
@@ -115,7 +116,8 @@ def test_an_event_is_late_alone() -> None:
     """A device an hour behind loses its own events, counted with its batch."""
     log = Log().take(raw_message(0, [T0 + 3_600_000]))
     log.take(
-        raw_message(1, [T0, T0 + 3_600_001], append=T0 + 3_600_002, session="slow"), raw_message(2, [T0 + 3_600_003])
+        raw_message(1, [T0, T0 + 3_600_001], append=T0 + 3_600_002, session="slow"),
+        raw_message(2, [T0 + 3_600_003], first_number=1),
     )
     receipts = log.windower().receipts()
     assert receipts is not None
@@ -125,7 +127,7 @@ def test_an_event_is_late_alone() -> None:
 
 def test_lateness_is_measured_by_the_watermark_before_the_batch() -> None:
     """So it does not matter whether the batch that moved the watermark came in the same block."""
-    messages = [raw_message(0, [T0 + 30_000]), raw_message(1, [T0 + 1], append=T0 + 30_000)]
+    messages = [raw_message(0, [T0 + 30_000]), raw_message(1, [T0 + 1], append=T0 + 30_000, first_number=1)]
     together = Log().take(*messages).windower().receipts()
     apart = Log().take(messages[0]).take(messages[1]).windower().receipts()
     assert together is not None
@@ -148,7 +150,7 @@ def test_batches_seen_before_are_skipped() -> None:
 
 def test_raw_offsets_that_no_block_covers_are_counted() -> None:
     """A gap is seen; where the log begins is none."""
-    pipeline = Log().take(raw_message(7, [T0])).take(raw_message(10, [T0])).windower()
+    pipeline = Log().take(raw_message(7, [T0])).take(raw_message(10, [T0], first_number=1)).windower()
     assert pipeline.raw_gap == 2
 
 
@@ -173,8 +175,8 @@ def test_nothing_is_forgotten_before_it_is_confirmed() -> None:
 
 def test_receipts_added_meanwhile_stay() -> None:
     """Confirming covers what was written, not what came since."""
-    log = Log().take(raw_message(0, [T0])).take(raw_message(1, [T0]))
-    pipeline = WindowPipeline("1", 0, codec_for, None)
+    log = Log().take(raw_message(0, [T0])).take(raw_message(1, [T0], first_number=1))
+    pipeline = WindowPipeline("1", 0, codec_for, None, Received())
     pipeline.add(0, log.values[0], NOW)
     receipts = pipeline.receipts()
     pipeline.add(1, log.values[1], NOW)
@@ -270,7 +272,8 @@ def test_an_event_of_hopping_windows_counts_once() -> None:
 
 def test_a_hopping_event_is_late_only_when_all_its_windows_are_closed() -> None:
     """Until then it goes into those that are open."""
-    log = Log(**HOPPING).take(raw_message(0, [T0 + 17_000])).take(raw_message(1, [T0 + 9_000], append=T0 + 17_000))
+    log = Log(**HOPPING).take(raw_message(0, [T0 + 17_000]))
+    log.take(raw_message(1, [T0 + 9_000], append=T0 + 17_000, first_number=1))
     pipeline = log.windower()
     receipts = pipeline.receipts()
     assert receipts is not None
@@ -352,7 +355,7 @@ def other_block(**changes: Any) -> bytes:
 )
 def test_a_block_that_cannot_be_read_is_a_dead_letter_and_changes_nothing(value: bytes, reason: str | None) -> None:
     """Also one that is Avro but does not fit together."""
-    pipeline = WindowPipeline("1", 0, codec_for, None)
+    pipeline = WindowPipeline("1", 0, codec_for, None, Received())
     letter = pipeline.add(0, value, NOW)
     assert letter is not None
     assert reason is None or letter.reason == reason
@@ -371,7 +374,7 @@ def test_an_offset_is_added_once() -> None:
 def test_a_ledger_row_of_another_log_is_refused() -> None:
     """Offsets of two logs are never compared."""
     with pytest.raises(ValueError, match="given for"):
-        WindowPipeline("2", 0, codec_for, LedgerRow("1", 0, 0, 0, 0, 0))
+        WindowPipeline("2", 0, codec_for, LedgerRow("1", 0, 0, 0, 0, 0), Received())
 
 
 def test_dead_letters_of_the_minimiser_are_receipts_too() -> None:
