@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 
 from schemas import varints
 from schemas.catalogue import Schema
-from schemas.matching import cut, header_only, limits, owners, spread, targets
+from schemas.headers import header_reader
+from schemas.matching import header_only, limits, owners, spread, targets
 from schemas.refusals import Refusal, RefusedError
-from schemas.strict import record_reader
+from schemas.walk import Extents, Layout, walk
 
 Longs = NDArray[np.int64]
 Integers = NDArray[np.integer[Any]]
@@ -49,7 +50,7 @@ class Decoded:
     """What many messages held. Messages that were refused are in `refused` and nowhere else."""
 
     headers: list[dict[str, Any]]
-    """One a good message, the header fields only."""
+    """One a good message, the header fields only. Lists in them may be shared: not to be written to either."""
     index: list[int]
     """Position of each good message in the input."""
     counts: dict[str, Longs]
@@ -59,18 +60,6 @@ class Decoded:
     written to: columns that are all zeros may be one array."""
     refused: list[tuple[int, Refusal]]
     """Position and reason of each other message, by position."""
-
-
-@dataclass(slots=True)
-class _Walked:
-    """A message taken apart: its header read, its columns cut out and not yet looked into."""
-
-    position: int
-    header: dict[str, Any]
-    rows: list[int]
-    """By group number."""
-    parts: list[bytes]
-    """By column number, the varints; empty where the column is."""
 
 
 class Codec:
@@ -88,12 +77,12 @@ class Codec:
     def __init__(self, writer: Schema, reader: Schema | None = None, *, max_rows: int = MAX_ROWS) -> None:
         self.writer = writer
         self.reader = reader = reader or writer
-        self._max_rows = max_rows
-        self._read_header = record_reader(writer.parsed, only=writer.header)
+        self._read_header = header_reader(writer)
         self._writer_header = header_only(writer)
         self._reader_header = None if reader.fingerprint == writer.fingerprint else header_only(reader)
         self._groups = tuple({**writer.groups, **reader.groups})
         self._group_of = [self._groups.index(column.group) for column in writer.columns]
+        self._layout = Layout(self._group_of, len(self._groups), max_rows)
         self._limits = np.array([limits(column) for column in writer.columns], np.int64).reshape(-1, 2)
         self._by_name = {column.name: column for column in writer.columns}
         self._number = {column.name: number for number, column in enumerate(writer.columns)}
@@ -101,29 +90,23 @@ class Codec:
 
     def decode(self, bodies: Sequence[bytes]) -> Decoded:
         """Decode messages (without their framing) in one pass."""
-        walked: list[_Walked] = []
-        refused: dict[int, Refusal] = {}
-        for position, body in enumerate(bodies):
-            try:
-                walked.append(self._walk(position, body))
-            except IndexError:
-                refused[position] = Refusal.TRUNCATED
-            except RefusedError as error:
-                refused[position] = error.refusal
+        index, headers, begins, refused = self._read_headers(bodies)
+        found, bad = walk([bodies[position] for position in index], begins, self._layout)
         # A refusal found among the joined columns shifts every row after it, so
         # the others are decoded again. Each round removes at least one message,
         # and each check of each column fires in one round at most: few rounds.
         while True:
-            columns, bad = self._decode_columns(walked)
+            if bad:
+                refused.update((index[number], reason) for number, reason in bad.items())
+                good = [number for number in range(len(index)) if number not in bad]
+                index, headers, found = [index[n] for n in good], [headers[n] for n in good], found.keep(good)
+            columns, bad = self._decode_columns(found)
             if not bad:
                 break
-            refused.update((walked[number].position, reason) for number, reason in bad.items())
-            walked = [message for number, message in enumerate(walked) if number not in bad]
-        rows = np.array([message.rows for message in walked], np.int64).reshape(-1, len(self._groups))
         return Decoded(
-            headers=[message.header for message in walked],
-            index=[message.position for message in walked],
-            counts={name: rows[:, number] for number, name in enumerate(self._groups) if name in self.reader.groups},
+            headers=headers,
+            index=index,
+            counts={n: rows for n, rows in zip(self._groups, found.rows, strict=True) if n in self.reader.groups},
             columns=columns,
             refused=sorted(refused.items()),
         )
@@ -150,45 +133,28 @@ class Codec:
             out.write(b"\0")
         return out.getvalue()
 
-    def _walk(self, position: int, body: bytes) -> _Walked:
-        """Read the header and cut out the columns. Raises RefusedError, or IndexError where bytes are missing."""
-        header, pos = self._read_header(body, 0)
-        if self._reader_header is not None:
-            header = self._resolve_header(body[:pos])
-        rows = [0] * len(self._groups)
-        parts: list[bytes] = []
-        head, of = b"", -1
-        for group in self._group_of:
-            if not body[pos]:
-                parts.append(b"")
-                pos += 1
-                continue
-            if group == of and body.startswith(head, pos):
-                # The count of the column before, byte for byte, so only the size is left to
-                # read. Nearly every column is one short block: it is cut right here.
-                at = pos + len(head)
-                low, high = body[at], body[at + 1]
-                start, size = (at + 1, low >> 1) if low < 0x80 else (at + 2, (low & 0x7F | high << 7) >> 1)
-                end = start + size
-                if not low & 1 and (low < 0x80 or high < 0x80) and size >= rows[group] and not body[end]:
-                    parts.append(body[start:end])
-                    pos = end + 1
-                    continue
-            count, part, pos = cut(body, pos)
-            parts.append(part)
-            if count and count != rows[group]:
-                self._check_rows(rows[group], count)
-                rows[group] = count
-                head, of = varints.one(-count), group
-        if pos != len(body):
-            raise RefusedError(Refusal.TRAILING_BYTES)
-        return _Walked(position, header, rows, parts)
-
-    def _check_rows(self, before: int, count: int) -> None:
-        if before:
-            raise RefusedError(Refusal.UNEQUAL_COLUMNS)
-        if count > self._max_rows:
-            raise RefusedError(Refusal.TOO_MANY_ROWS)
+    def _read_headers(
+        self, bodies: Sequence[bytes]
+    ) -> tuple[list[int], list[dict[str, Any]], list[int], dict[int, Refusal]]:
+        """Read the headers. Returns, by good message, position, header and where its columns begin; and the others."""
+        index: list[int] = []
+        headers: list[dict[str, Any]] = []
+        begins: list[int] = []
+        refused: dict[int, Refusal] = {}
+        for position, body in enumerate(bodies):
+            try:
+                header, pos = self._read_header(body, 0)
+                if self._reader_header is not None:
+                    header = self._resolve_header(body[:pos])
+            except IndexError:
+                refused[position] = Refusal.TRUNCATED
+            except RefusedError as error:
+                refused[position] = error.refusal
+            else:
+                index.append(position)
+                headers.append(header)
+                begins.append(pos)
+        return index, headers, begins, refused
 
     def _resolve_header(self, head: bytes) -> dict[str, Any]:
         """Read a header again, as the reader's schema sees it. The bytes have been found sound."""
@@ -198,52 +164,50 @@ class Codec:
             raise RefusedError(Refusal.UNRESOLVABLE) from error
         return dict(resolved)
 
-    def _decode_columns(self, walked: list[_Walked]) -> tuple[dict[str, Longs], dict[int, Refusal]]:
-        """Decode every column; also say which messages break a rule, by their place in `walked`."""
-        rows = np.array([message.rows for message in walked], np.int64).reshape(-1, len(self._groups))
+    def _decode_columns(self, found: Extents) -> tuple[dict[str, Longs], dict[int, Refusal]]:
+        """Decode every column; also say which messages break a rule, by their place in `found`."""
         # Columns that no message fills share one array of zeros a group, which nobody may write to.
-        zeros = {group: np.zeros(total, np.int64) for group, total in zip(self._groups, rows.sum(axis=0), strict=True)}
+        totals = found.rows.sum(axis=1).tolist()
+        zeros = {group: np.zeros(total, np.int64) for group, total in zip(self._groups, totals, strict=True)}
         for array in zeros.values():
             array.flags.writeable = False
         columns = {column.name: zeros[column.group] for column in self.reader.columns}
-        parts = list(zip(*(message.parts for message in walked), strict=True))
-        found, bad = self._decode_runs(parts, rows)
+        decoded, bad = self._decode_runs(found)
         for number, target in enumerate(self._targets):
-            if target is None or (number not in found and target.codes is None):
+            if target is None or (number not in decoded and target.codes is None):
                 continue
-            values = spread(found.get(number), parts[number] if parts else (), rows[:, self._group_of[number]])
+            rows = found.rows[self._group_of[number]]
+            values = spread(decoded.get(number), found.sizes[number] > 0, rows)
             if target.codes is not None:
                 values = target.codes[values]
-                bad.update(owners(values < 0, rows[:, self._group_of[number]], Refusal.UNRESOLVABLE))
+                bad.update(owners(values < 0, rows, Refusal.UNRESOLVABLE))
             columns[target.name] = values
         return columns, bad
 
-    def _decode_runs(
-        self, parts: Sequence[Sequence[bytes]], rows: Longs
-    ) -> tuple[dict[int, Longs], dict[int, Refusal]]:
+    def _decode_runs(self, found: Extents) -> tuple[dict[int, Longs], dict[int, Refusal]]:
         """Decode the columns that hold something, in runs. Returns them, and the messages that break a rule."""
-        filled = [number for number, column in enumerate(parts) if any(column)]
-        size = sum(len(part) for number in filled for part in parts[number])
-        found: dict[int, Longs] = {}
+        filled = np.flatnonzero(found.sizes.any(axis=1)).tolist()
+        decoded: dict[int, Longs] = {}
         bad: dict[int, Refusal] = {}
-        for run in [filled] if filled and size < _SMALL_ENOUGH else [[number] for number in filled]:
-            segments = [part for number in run for part in parts[number]]
-            sizes = np.fromiter(map(len, segments), np.int64, len(segments))
-            counts = rows[:, [self._group_of[number] for number in run]].T.ravel() * (sizes > 0)
-            values, wrong = varints.decode(b"".join(segments), sizes, counts)
+        together = filled and int(found.sizes.sum()) < _SMALL_ENOUGH
+        for run in [filled] if together else [[number] for number in filled]:
+            sizes = found.sizes[run]
+            counts = found.rows[[self._group_of[number] for number in run]] * (sizes > 0)
+            values, wrong = varints.decode(found.cut_out(run), sizes.ravel(), counts.ravel())
             if wrong.any():
-                bad.update(dict.fromkeys((np.flatnonzero(wrong) % len(rows)).tolist(), Refusal.BAD_VARINT))
+                messages = np.flatnonzero(wrong.reshape(sizes.shape).any(axis=0)).tolist()
+                bad.update(dict.fromkeys(messages, Refusal.BAD_VARINT))
                 continue
-            stops = np.cumsum(counts.reshape(len(run), -1).sum(axis=1))
+            stops = np.cumsum(counts.sum(axis=1))
             starts = np.concatenate(([0], stops[:-1]))
             low, high = self._limits[run].T
             out = (np.minimum.reduceat(values, starts) < low) | (np.maximum.reduceat(values, starts) > high)
             for place, (number, start, stop) in enumerate(zip(run, starts.tolist(), stops.tolist(), strict=True)):
-                found[number] = values[start:stop]
+                decoded[number] = values[start:stop]
                 if out[place]:
-                    broken = (found[number] < low[place]) | (found[number] > high[place])
-                    bad.update(owners(broken, counts.reshape(len(run), -1)[place], Refusal.BAD_VALUE))
-        return found, bad
+                    broken = (decoded[number] < low[place]) | (decoded[number] > high[place])
+                    bad.update(owners(broken, counts[place], Refusal.BAD_VALUE))
+        return decoded, bad
 
     def _join(self, columns: Mapping[str, Integers]) -> tuple[dict[str, Integers], Longs]:
         """Check and join the columns that have rows, in the order of the schema."""
@@ -255,8 +219,8 @@ class Codec:
             group = self._by_name[name].group
             if len(values) != rows.setdefault(group, len(values)):
                 raise ValueError(f"column {name} has {len(values)} rows, its group {rows[group]}")
-        if max(rows.values(), default=0) > self._max_rows:
-            raise ValueError(f"more than {self._max_rows} rows in one message of {self.writer.name}")
+        if max(rows.values(), default=0) > self._layout.max_rows:
+            raise ValueError(f"more than {self._layout.max_rows} rows in one message of {self.writer.name}")
         given = {name: columns[name] for name in self._by_name if name in columns and len(columns[name])}
         try:
             return given, np.concatenate([_NO_ROWS, *given.values()], dtype=np.int64, casting="safe")

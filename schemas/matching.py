@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,14 +62,14 @@ def header_only(schema: Schema) -> Any:  # fastavro's own type for a parsed sche
     return fastavro.parse_schema({**schema.definition, "fields": fields}, named_schemas={})
 
 
-def spread(found: Longs | None, parts: Sequence[bytes], rows: Longs) -> Longs:
-    """Put a column's numbers where their messages' rows are; messages that left it empty have zeros."""
+def spread(found: Longs | None, filled: NDArray[np.bool_], rows: Longs) -> Longs:
+    """Put a column's numbers where the rows of the messages are that filled it; the others have zeros."""
     total = int(rows.sum())
     if found is not None and len(found) == total:
         return found
     values = np.zeros(total, np.int64)
     if found is not None:
-        values[np.repeat([bool(part) for part in parts], rows)] = found
+        values[np.repeat(filled, rows)] = found
     return values
 
 

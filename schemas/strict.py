@@ -123,13 +123,19 @@ def read_all(reader: Reader, body: bytes) -> Any:  # an Avro value may be anythi
     return value
 
 
-def record_reader(parsed: Mapping[str, Any], only: Sequence[str] | None = None) -> Reader:
-    """Make a reader of a record as a dict; `only` names the first fields, to read no further than those.
+def record_reader(parsed: Mapping[str, Any]) -> Reader:
+    """Make a reader of a record as a dict.
 
     `parsed` is a schema as fastavro parses it. Raises SchemaError where a type
     refers to itself: no bound on depth would hold.
     """
-    return _record(parsed, {}, only)
+    return _record(parsed, {})
+
+
+def field_readers(parsed: Mapping[str, Any], names: Sequence[str]) -> dict[str, Reader]:
+    """Make the readers of a record's first fields, which are `names`. Raises SchemaError like `record_reader`."""
+    named: dict[str, Reader | None] = {}
+    return {field["name"]: _reader(field["type"], named) for field in parsed["fields"][: len(names)]}
 
 
 def _exactly(body: bytes, pos: int, size: int) -> tuple[bytes, int]:
@@ -190,9 +196,12 @@ def _reader(type_: Any, named: dict[str, Reader | None]) -> Reader:  # a JSON va
     return made
 
 
-def _record(parsed: Mapping[str, Any], named: dict[str, Reader | None], only: Sequence[str] | None = None) -> Reader:
-    fields = parsed["fields"] if only is None else parsed["fields"][: len(only)]
-    plan = tuple((field["name"], _reader(field["type"], named)) for field in fields)
+def _record(parsed: Mapping[str, Any], named: dict[str, Reader | None]) -> Reader:
+    return in_turn([(field["name"], _reader(field["type"], named)) for field in parsed["fields"]])
+
+
+def in_turn(plan: Sequence[tuple[str, Reader]]) -> Reader:
+    """Make a reader of fields that follow each other, as a dict."""
 
     def read(body: bytes, pos: int) -> tuple[dict[str, Any], int]:
         record = {}
