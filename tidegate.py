@@ -121,11 +121,24 @@ def root(
         os.environ["TIDEGATE_HOME"] = str(home)
 
 
+class _WithoutPandas:
+    """Hides pandas, which nothing here uses.
+
+    pyarrow and clickhouse-connect import it wherever it is installed (chDB brings
+    it), only to ask whether something is a Series: 1 s of CPU and 70 MB in every
+    process. (None in sys.modules would do for Python, but pyarrow, compiled by
+    Cython, takes the None for pandas itself.)
+    """
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        """Refuse pandas; leave every other module to the finders behind."""
+        if name == "pandas":
+            raise ModuleNotFoundError("pandas is left out on purpose", name=name)
+
+
 def main() -> None:
     """Run the command line; show a TidegateError as one line and exit with its code."""
-    # pyarrow and clickhouse-connect import pandas wherever it is installed (chDB brings it), only to
-    # ask whether something is a Series: 1 s of CPU and 70 MB in every process. Nothing here uses it.
-    sys.modules.setdefault("pandas", None)  # type: ignore[arg-type]  # None is how Python marks a module as not to be had
+    sys.meta_path.insert(0, _WithoutPandas())
     try:
         app()
     except TidegateError as error:
