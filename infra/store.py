@@ -8,6 +8,7 @@ and for nobody to log.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -49,6 +50,7 @@ TRANSIENT_CODES = frozenset(
 """ClickHouse's error codes that pass by themselves."""
 
 _AUTHENTICATION_FAILED = 516
+_NOT_MADE = frozenset({60, 81})  # UNKNOWN_TABLE, UNKNOWN_DATABASE
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
 PATIENCE_S = 5.0
 """For how long a command that a person waits for asks a store that is away."""
@@ -112,7 +114,9 @@ class Store:
         `deadline_s`: for how long a call repeats what failed for a reason that
         may pass; 0 for a single attempt.
         """
-        self.address = addresses.need("store")
+        self._url = addresses.need("store")
+        self.address = re.sub("//[^/@]*@", "//", self._url)
+        """Without the password that a URL may hold."""
         self.database = addresses.database
         self._user = addresses.store_user
         self._password = addresses.store_password
@@ -235,7 +239,7 @@ class Store:
 
     def _connect(self) -> Client:
         try:
-            url = urlsplit(self.address)
+            url = urlsplit(self._url)
             known = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
         except ValueError:  # a port that is none, brackets that do not match
             known = False
@@ -275,6 +279,11 @@ class Store:
             message = (
                 f"the store at {self.address} does not know user {self._user} with this password: "
                 "check TIDEGATE_STORE_USER and TIDEGATE_STORE_PASSWORD."
+            )
+        elif number in _NOT_MADE:
+            message = (
+                f"the store at {self.address} lacks what is asked for in database {self.database}: {name} (code "
+                f"{number}). Run `tidegate store migrate`, or correct TIDEGATE_DATABASE."
             )
         else:
             message = f"the store at {self.address} refused: {name} (code {number})."

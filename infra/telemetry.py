@@ -44,7 +44,7 @@ def configure(component: str, level: str = "info") -> None:
     _configure_structlog(component, level)
 
 
-def logger(name: str) -> Any:  # noqa: ANN401 - structlog's proxy has no type that says more
+def logger(name: str) -> Any:
     """Return a structlog logger that takes its settings when first used.
 
     It is guarded even in a process that never called `configure`: there it
@@ -95,7 +95,7 @@ class _JsonFormatter(logging.Formatter):
         return _line(self._component, fields)
 
 
-def _unpack(_: object, __: str, fields: Any) -> Any:  # noqa: ANN401 - structlog's processor signature
+def _unpack(_: object, __: str, fields: Any) -> Any:
     fields["logger"] = fields.pop("source", "")  # `logger` itself is a parameter's name in structlog
     error = fields.pop("exc_info", None)
     if error is True:

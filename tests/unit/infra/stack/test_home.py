@@ -137,12 +137,14 @@ def test_state_is_replaced_whole_and_found_by_others(a_home):
 
 
 def test_a_large_log_is_put_aside_at_the_start(a_home):
-    """A log over the limit moves to .1 when its part starts; a small one is continued."""
+    """A log over the limit moves to .1 when its part starts; a small one is continued, and its tail begins there."""
     path = a_home.log_path("store")
     path.write_bytes(b"old\n")
+    assert a_home.log_tail("store") == ["old"]
     with a_home.open_log("store") as log:
         log.write(b"new\n")
-    assert a_home.log_tail("store") == ["old", "new"]
+    assert path.read_bytes() == b"old\nnew\n"
+    assert a_home.log_tail("store") == ["new"]
     os.truncate(path, home.LOG_BYTES + 1)
     a_home.open_log("store").close()
     assert path.stat().st_size == 0
