@@ -39,8 +39,6 @@ Integers = NDArray[np.integer[Any]]
 # columns are decoded as one; beyond, each alone, for its numbers may all be short.
 _SMALL_ENOUGH = 1 << 16
 
-_NO_ROWS = np.zeros(0, np.int64)
-
 # A Kafka message is 1 MiB at most by default, and a row takes a byte.
 MAX_ROWS = 1 << 20
 
@@ -83,9 +81,8 @@ class Codec:
         self._groups = tuple({**writer.groups, **reader.groups})
         self._group_of = [self._groups.index(column.group) for column in writer.columns]
         self._layout = Layout(self._group_of, len(self._groups), max_rows)
-        self._limits = np.array([limits(column) for column in writer.columns], np.int64).reshape(-1, 2)
-        self._by_name = {column.name: column for column in writer.columns}
-        self._number = {column.name: number for number, column in enumerate(writer.columns)}
+        self._limits = [limits(column) for column in writer.columns]
+        self._written_group = {column.name: column.group for column in writer.columns}
         self._targets = targets(writer, reader)
 
     def decode(self, bodies: Sequence[bytes]) -> Decoded:
@@ -119,19 +116,32 @@ class Codec:
         of unequal length or out of their type's range, and what fastavro raises
         for a header that does not fit: these are bugs, not data.
         """
+        self._check(columns)
         out = io.BytesIO()
         fastavro.schemaless_writer(out, self._writer_header, header)
-        given, joined = self._join(columns)
-        rows = [len(values) for values in given.values()]
-        blocks = dict(zip(given, varints.encode(joined, rows), strict=True))
-        silent = self._zeros(given, joined, rows)
-        for column in self.writer.columns:
-            data = blocks.get(column.name)
-            if data is not None and column.name not in silent:
-                # One block: the count, negated to say that a size in bytes follows.
-                out.write(varints.one(-len(given[column.name])) + varints.one(len(data)) + data)
-            out.write(b"\0")
-        return out.getvalue()
+        blocks = [b"\0"] * len(self.writer.columns)
+        shown: set[str] = set()
+        silent: dict[str, tuple[int, bytes]] = {}
+        for number, column in enumerate(self.writer.columns):
+            values = columns.get(column.name)
+            if values is None or not len(values):
+                continue
+            data, least, most = varints.encode(values)
+            low, high = self._limits[number]
+            if least < low or most > high:
+                raise ValueError(f"column {column.name} holds values beyond its type")
+            # One block: the count, negated to say that a size in bytes follows.
+            block = varints.one(-len(values)) + varints.one(len(data)) + data + b"\0"
+            if least or most:
+                blocks[number] = block
+                shown.add(column.group)
+            else:
+                silent.setdefault(column.group, (number, block))
+        # A group of nothing but zeros must still say how many rows it has.
+        for group in silent.keys() - shown:
+            number, block = silent[group]
+            blocks[number] = block
+        return out.getvalue() + b"".join(blocks)
 
     def _read_headers(
         self, bodies: Sequence[bytes]
@@ -200,7 +210,7 @@ class Codec:
                 continue
             stops = np.cumsum(counts.sum(axis=1))
             starts = np.concatenate(([0], stops[:-1]))
-            low, high = self._limits[run].T
+            low, high = np.array([self._limits[number] for number in run], np.int64).T
             out = (np.minimum.reduceat(values, starts) < low) | (np.maximum.reduceat(values, starts) > high)
             for place, (number, start, stop) in enumerate(zip(run, starts.tolist(), stops.tolist(), strict=True)):
                 decoded[number] = values[start:stop]
@@ -209,38 +219,17 @@ class Codec:
                     bad.update(owners(broken, counts[place], Refusal.BAD_VALUE))
         return decoded, bad
 
-    def _join(self, columns: Mapping[str, Integers]) -> tuple[dict[str, Integers], Longs]:
-        """Check and join the columns that have rows, in the order of the schema."""
-        unknown = columns.keys() - self._by_name.keys()
-        if unknown:
-            raise ValueError(f"schema {self.writer.name} has no column {min(unknown)}")
+    def _check(self, columns: Mapping[str, Integers]) -> None:
+        """Raise ValueError for columns that are unknown, no integers of 64 bits, unequal or too long."""
         rows: dict[str, int] = {}
         for name, values in columns.items():
-            group = self._by_name[name].group
+            group = self._written_group.get(name)
+            if group is None:
+                raise ValueError(f"schema {self.writer.name} has no column {name}")
             if len(values) != rows.setdefault(group, len(values)):
                 raise ValueError(f"column {name} has {len(values)} rows, its group {rows[group]}")
+            kind, size = values.dtype.kind, values.dtype.itemsize
+            if kind not in "ib" and not (kind == "u" and size < 8):
+                raise ValueError(f"column {name} of {self.writer.name} must be integers that fit 64 bits")
         if max(rows.values(), default=0) > self._layout.max_rows:
             raise ValueError(f"more than {self._layout.max_rows} rows in one message of {self.writer.name}")
-        given = {name: columns[name] for name in self._by_name if name in columns and len(columns[name])}
-        try:
-            return given, np.concatenate([_NO_ROWS, *given.values()], dtype=np.int64, casting="safe")
-        except TypeError as error:
-            raise ValueError(f"the columns of {self.writer.name} must be integers that fit 64 bits") from error
-
-    def _zeros(self, given: Mapping[str, Integers], joined: Longs, rows: Sequence[int]) -> set[str]:
-        """Name the columns that need not be written, being all zeros, after checking every column's range."""
-        if not given:
-            return set()
-        starts = np.cumsum([0, *rows[:-1]])
-        least, most = np.minimum.reduceat(joined, starts), np.maximum.reduceat(joined, starts)
-        allowed = self._limits[[self._number[name] for name in given]]
-        for name, beyond in zip(given, ((least < allowed[:, 0]) | (most > allowed[:, 1])).tolist(), strict=True):
-            if beyond:
-                raise ValueError(f"column {name} holds values beyond its type")
-        zeros = {name for name, filled in zip(given, (least | most).tolist(), strict=True) if not filled}
-        # A group of nothing but zeros must still say how many rows it has.
-        for names in self.writer.groups.values():
-            written = [name for name in names if name in given]
-            if written and zeros.issuperset(written):
-                zeros.remove(written[0])
-        return zeros

@@ -7,8 +7,7 @@ top bit of a byte saying that another follows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -89,34 +88,56 @@ def _misfits(raw: NDArray[np.uint8], sizes: Longs, counts: Longs) -> NDArray[np.
     return np.asarray(bad)
 
 
-def encode(values: Longs, rows: Sequence[int]) -> list[bytes]:
-    """Encode numbers, the first `rows[0]` of which are column 0, and so on. Returns each column's bytes."""
-    bounds = np.cumsum([0, *rows]).tolist()
-    if len(values) > _SMALL_ENOUGH:
-        return [_encode(values[start:stop])[0] for start, stop in pairwise(bounds)]
-    data, lengths = _encode(values)
-    stops = np.concatenate(([0], np.cumsum(lengths)))[bounds].tolist()
-    return [data[start:stop] for start, stop in pairwise(stops)]
+# Up to so many numbers, looking each up costs less than a dozen calls of numpy.
+_FEW = 256
+# Whatever takes one or two bytes: 16384 numbers, 1 MB of memory once they are used.
+_SHORT = 2**13
+# A small number is written as its double.
+_DOUBLED = bytes(value << 1 & 0xFF for value in range(256))
 
 
-# Up to here numpy's cost a call outweighs that a number, and all columns go in
-# one pass; beyond, each goes alone, for its own numbers may all be short.
-_SMALL_ENOUGH = 4096
+def encode(values: NDArray[np.integer[Any]]) -> tuple[bytes, int, int]:
+    """Encode at least one number of at most 64 bits, signed. Also return the least and the greatest of them."""
+    if len(values) <= _FEW:
+        numbers = values.tolist()
+        least, most = min(numbers), max(numbers)
+        if least >= 0 and most < 0x40:
+            return bytes(numbers).translate(_DOUBLED), least, most
+        if least >= -_SHORT and most < _SHORT:
+            # A negative number counts from the table's end, as Python has it.
+            return b"".join(map(_short().__getitem__, numbers)), least, most
+    else:
+        least, most = int(values.min()), int(values.max())
+    if least == most == 0:
+        return bytes(len(values)), 0, 0
+    return _encode_many(values.astype(np.int64, copy=False), max(most, ~least)), least, most
 
 
-def _encode(values: Longs) -> tuple[bytes, Longs]:
-    """Encode numbers; also return how many bytes each took."""
-    zigzag = ((values << 1) ^ (values >> 63)).view(np.uint64)
-    largest = int(zigzag.max(initial=0))
-    if largest < 0x80:
-        return zigzag.astype(np.uint8).tobytes(), np.ones(len(values), np.int64)
+def _encode_many(values: Longs, farthest: int) -> bytes:
+    """Encode numbers, none of which is farther from zero than `farthest`, or than -1 by more than that."""
+    zigzag: NDArray[Any] = ((values << 1) ^ (values >> 63)).view(np.uint64)
+    bits = farthest.bit_length() + 1
+    if bits <= 7:
+        return zigzag.astype(np.uint8).tobytes()
+    if bits <= 32:
+        zigzag = zigzag.astype(np.uint32)
     # One row a number, one place a group of 7 bits; the places in use are its bytes.
-    groups = zigzag[:, np.newaxis] >> np.arange(0, largest.bit_length(), 7, dtype=np.uint64)
-    used = groups != 0
-    used[:, 0] = True
-    places = groups.astype(np.uint8) & np.uint8(0x7F)
-    places[:, :-1] |= used[:, 1:].view(np.uint8) << 7
-    return places[used].tobytes(), used.sum(axis=1)
+    width = -(-bits // 7)
+    places = np.empty((len(values), width), np.uint8)
+    used = np.ones((len(values), width), np.bool_)
+    for place in range(width):
+        places[:, place] = zigzag & zigzag.dtype.type(0x7F)
+        zigzag = zigzag >> zigzag.dtype.type(7)
+        if place + 1 < width:
+            more = zigzag != 0
+            places[:, place] |= more.view(np.uint8) << 7
+            used[:, place + 1] = more
+    return places[used].tobytes()
+
+
+@cache
+def _short() -> list[bytes]:
+    return [one(value) for value in (*range(_SHORT), *range(-_SHORT, 0))]
 
 
 def one(value: int) -> bytes:
