@@ -31,6 +31,7 @@ EVENTS = 64  # a message
 SESSIONS = 256  # 64 a partition
 BATCHES = int(os.environ.get("BENCH_BATCHES", "100"))  # a session
 STEP_MS = 640  # 64 events of a pointer that moves 100 times a second
+WINDOW_MS = 30_000  # 64 sessions a partition at 100 events a second: 192,000 events an INSERT, in 64 rows
 GOAL = 300_000  # events a second for a core
 TOPIC = "interactions.raw"
 
@@ -40,8 +41,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as home, running(Path(home)) as stack:
         stack.kill("authority")  # the gate stays shut until everybody is ready
         subjects = [f"{n:032x}" for n in range(SESSIONS)]
-        stack.allow(*subjects)
-        print(f"{total:,} events, {EVENTS} a message, {SESSIONS} sessions, {PARTITIONS} partitions, windows of 10 s")
+        stack.allow(*subjects, window_size_ms=WINDOW_MS, window_step_ms=WINDOW_MS)
+        print(f"{total:,} events, {EVENTS} a message, {SESSIONS} sessions, {PARTITIONS} partitions, windows of {WINDOW_MS // 1000} s")
         _preload(stack, subjects)
         rows = [
             ("Faust agent, does nothing", _child(stack, "stock") / total * 1e6, {}),
