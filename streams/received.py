@@ -71,23 +71,26 @@ class Received:
         """How many sessions are remembered."""
         return len(self._ranges)
 
-    def take(self, session: str, low: int, high: int, append_time: int, now: int) -> tuple[int, int]:
+    def take(self, session: str, low: int, high: int, day: int, today: int) -> tuple[int, int]:
         """Note that numbers `low` to `high` (left out) have come; return those that had not come before.
 
         All of them: (low, high). None of them: two equal numbers, nothing is
         noted. Some of them: the first piece without a gap, and only that is
-        noted. `now` is the watermark with this batch; it never falls.
+        noted. `day` is that of the append time, `today` that of the watermark
+        with this batch, which never falls.
         """
-        oldest = oldest_remembered(now)
-        if oldest > self._oldest_day:
-            self._forget(oldest)
+        if today - REMEMBERED_DAYS > self._oldest_day:
+            self._forget(today - REMEMBERED_DAYS)
         known = self._ranges.get(session)
-        if known is None:
-            known = self._ranges[session] = []
-        elif low < known[-1][1]:
-            low, high = _first_new(known, low, high)
-        if low < high:
-            _join(known, low, high, append_time // DAY_MS)
+        if known:
+            first, end, last_day = known[-1]
+            if low == end and day == last_day:  # nearly always
+                known[-1] = (first, high, day)
+                return low, high
+            if low < end:
+                low, high = _first_new(known, low, high)
+        if low < high and day >= self._oldest_day:
+            _join(self._ranges.setdefault(session, []), low, high, day)
         return low, high
 
     def _forget(self, oldest: int) -> None:
@@ -137,12 +140,11 @@ def new_of(block: Block, fresh: int, received: Received, now: Longs) -> tuple[Bl
     """
     new: list[int] = []
     pieces: dict[int, tuple[int, int]] = {}
-    columns = (block.batches[name][fresh:].tolist() for name in ("first_number", "count", "append_time"))
-    for at, (key, low, count, append_time, mark) in enumerate(
-        zip(block.keys[fresh:], *columns, now[fresh:].tolist(), strict=True), fresh
-    ):
+    days = (block.batches["append_time"] // DAY_MS, now // DAY_MS)
+    columns = (column[fresh:].tolist() for column in (block.batches["first_number"], block.batches["count"], *days))
+    for at, (key, low, count, day, today) in enumerate(zip(block.keys[fresh:], *columns, strict=True), fresh):
         if count:
-            piece = received.take(key.session, low, low + count, append_time, mark)
+            piece = received.take(key.session, low, low + count, day, today)
             if piece[0] == piece[1]:
                 continue
             if piece != (low, low + count):

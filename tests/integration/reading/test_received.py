@@ -58,7 +58,7 @@ def test_what_is_read_is_what_was_known(planted, seed):
     for raw_offset in range(60):
         session, low = dice.choice("ab"), dice.randrange(0, 60)
         high, append = low + dice.randrange(1, 9), append + dice.choice((0, 1_000, DAY_MS // 3, DAY_MS // 2))
-        low, high = live.take(session, low, high, append, append)
+        low, high = live.take(session, low, high, append // DAY_MS, append // DAY_MS)
         if low < high:
             planted.batch(session, raw_offset, high - low, high, append_time=append)
     assert ranges(ledger.received(planted.store, "1", 0, ledger_row(60, append))) == ranges(live)

@@ -11,7 +11,7 @@ from schemas import wire
 from schemas.catalogue import KINDS
 from streams.data import LedgerRow, NotFreshError, WindowSpec
 from streams.pipeline_window import WindowPipeline
-from streams.received import Received
+from streams.received import DAY_MS, Arrived, Received
 from tests.streams_support import (
     ANN,
     BLOCK_CODEC,
@@ -146,6 +146,63 @@ def test_batches_seen_before_are_skipped() -> None:
     assert receipts.raw_offset == [0, 1, 2]
     assert receipts.block_offset == [0, 0, 2]
     assert (pipeline.repeats, pipeline.raw_gap) == (2, 0)
+
+
+@pytest.mark.parametrize("kind", ["tumbling", "hopping", "session"])
+def test_a_batch_sent_again_under_another_offset_is_stored_once(kind: str) -> None:
+    """By its numbers, in every kind of window: no event, no receipt, only a count. Its append time moves the watermark."""
+    log = Log(**{"tumbling": {}, "hopping": HOPPING, "session": SESSIONS}[kind])
+    log.take(raw_message(0, [T0 + 1, T0 + 2]), raw_message(1, [T0 + 3], first_number=2))
+    pipeline = log.take(raw_message(2, [T0 + 1, T0 + 2], append=T0 + 7)).windower()
+    receipts = pipeline.receipts()
+    assert receipts is not None
+    assert (receipts.raw_offset, receipts.late, pipeline.repeats) == ([0, 1], [0, 0], 1)
+    assert (pipeline.watermark, pipeline.raw_through) == (T0 + 7, 2)
+    stored = sum(sum(slot.rows.stored) for slot in close_all(log.tick(2, T0 + 60_000).windower()))
+    assert stored == 3
+
+
+def test_a_batch_that_comes_after_a_later_one_is_stored() -> None:
+    """What went through the spool may be overtaken."""
+    log = Log().take(raw_message(0, [T0 + 3], first_number=2)).take(raw_message(1, [T0 + 1, T0 + 2]))
+    (slot,) = close_all(log.tick(1, T0 + 60_000).windower())
+    assert slot.rows.events["number"].tolist() == [0, 1, 2]
+
+
+def test_a_batch_sent_again_is_known_after_a_crash() -> None:
+    """What had arrived before the replay is passed in."""
+    log = Log().take(raw_message(0, [T0], append=T0 + 60_000)).take(raw_message(1, [T0 + 59_999], append=T0 + 60_000))
+    row = LedgerRow("1", 0, T0 + 60_000, 1, T0 + 60_000, 0)
+    pipeline = WindowPipeline("1", 0, codec_for, row, Received([Arrived("s1", 0, 1, T0 // DAY_MS)], row.watermark))
+    pipeline.add(1, log.values[1], NOW)
+    assert (pipeline.repeats, pipeline.open_events) == (1, 0)
+
+
+def test_an_empty_batch_is_never_a_repeat() -> None:
+    """It has no number to go by; that the session has ended is written down each time it is said."""
+    end = {"first_number": 1, "captured": 1, "final": True}
+    log = Log().take(raw_message(0, [T0]), raw_message(1, [], **end)).take(raw_message(2, [], **end))
+    pipeline = log.windower()
+    receipts = pipeline.receipts()
+    assert receipts is not None
+    assert (receipts.count, receipts.final, pipeline.repeats) == ([1, 0, 0], [0, 1, 1], 0)
+
+
+def test_a_batch_that_overlaps_another_in_part_gives_no_event() -> None:
+    """No producer of ours sends one: its new numbers are counted as malformed, the old ones stay as they were."""
+    log = (
+        Log()
+        .take(raw_message(0, [T0, T0 + 1]))
+        .take(raw_message(1, [T0 + 5, T0 + 6, T0 + 7], first_number=1), raw_message(2, [T0 + 9], first_number=4))
+    )
+    pipeline = log.tick(2, T0 + 60_000).windower()
+    receipts = pipeline.receipts()
+    assert receipts is not None
+    assert (receipts.first_number, receipts.count, receipts.kept) == ([0, 2, 4], [2, 2, 1], [2, 0, 1])
+    assert (receipts.dropped, receipts.captured) == ([{}, {"malformed": 2}, {}], [2, 4, 5])
+    (slot,) = close_all(pipeline)
+    assert slot.rows.events["number"].tolist() == [0, 1, 4]
+    assert slot.rows.events["offset_ms"].tolist() == [0, 1, 9]
 
 
 def test_raw_offsets_that_no_block_covers_are_counted() -> None:
@@ -347,6 +404,8 @@ def other_block(**changes: Any) -> bytes:
         (other_block(batch_session=[]), "block_lengths"),
         (other_block(batch_kept=2), "block_counts"),
         (other_block(batch_kept=-1), "block_counts"),
+        (other_block(batch_count=0), "block_numbers"),
+        (other_block(batch_first_number=-1), "block_numbers"),
         (other_block(batch_offset=5), "block_range"),
         (other_block(application=9), "block_indexes"),
         (other_block(batch_base_time=2**62), "block_times"),
