@@ -69,9 +69,9 @@ class Person:
         traits = self._random(0)
         activity = float(np.clip(traits.lognormal(0.0, 1.0), 0.05, 12.0))
         favourites = traits.permutation(len(APPLICATIONS) - 1) + 1 if traits.random() < 0.3 else None
+        begins, ends = int(traits.integers(0, 3000)), int(minutes * MINUTE_MS)
         in_front = min(int(traits.zipf(1.6)), len(APPLICATIONS) - 1)
         hand = _Hand(self.screen, self.screen[0] / 2, self.screen[1] / 2, in_front)
-        begins, ends = int(traits.integers(0, 3000)), int(minutes * MINUTE_MS)
         yield Chunk.mark(begins, "session_start")
         for minute in range(-(-ends // MINUTE_MS)):
             chunk = _minute(self._random(minute + 1), activity, hand, favourites)
