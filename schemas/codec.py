@@ -48,7 +48,7 @@ class Decoded:
     """What many messages held. Messages that were refused are in `refused` and nowhere else."""
 
     headers: list[dict[str, Any]]
-    """One a good message, the header fields only. Lists in them may be shared: not to be written to either."""
+    """One a good message, the header fields only. What is in them may be shared: not to be written to."""
     index: list[int]
     """Position of each good message in the input."""
     counts: dict[str, Longs]

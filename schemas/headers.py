@@ -1,8 +1,8 @@
-"""Reads the header of a message: strictly, and what was read before without reading it again.
+"""Reads the header of a message: strictly, and what its session repeats without reading it again.
 
-The messages of one session begin alike: the same session, subject and
-producer, the same screen and applications. Bytes that were read once mean the
-same when they come again, so such fields are looked up by their bytes.
+The messages of a session carry the same names, screen and applications nearly
+every time. Bytes mean the same when they come again, so a field whose bytes
+are those of the session's message before has the value that it had there.
 """
 
 from __future__ import annotations
@@ -13,26 +13,46 @@ from typing import Any
 from schemas.catalogue import Schema
 from schemas.strict import Reader, field_readers, in_turn
 
-# They are found by their first bytes: past the length, 23 hex digits of an identifier.
-_FIRST_BYTES = 24
-# 4096 times 512 bytes, as bytes and as values, are some 6 MB: the most that anybody can make us keep.
-_MOST = 4096
-_LONGEST = 512
+# What is kept of a session is some 2 KB, so 8 MB in all; in the worst case that
+# anybody can send, 15 KB and 60 MB: many short strings in three runs of fields.
+_SESSIONS = 4096
+_LONGEST = 256
+
+_Last = tuple[bytes, dict[str, Any]]
 
 
 def header_reader(schema: Schema) -> Reader:
-    """Make a reader of a schema's header as a dict. Lists in it may be shared with other headers."""
+    """Make a reader of a schema's header as a dict. The lists and maps in it may be shared with other headers.
+
+    The first field, where it is a string, is taken for the session's name. That
+    is a guess which costs nothing when it is wrong: a hit is a hit by its bytes.
+    """
     readers = field_readers(schema.parsed, schema.header)
-    runs = [list(names) for _, names in groupby(schema.header, lambda name: _repeats(schema, name))]
-    steps: list[Reader] = []
-    for names in runs:
-        run = in_turn([(name, readers[name]) for name in names])
-        steps.append(_remembered(run) if _repeats(schema, names[0]) else run)
+    runs = [
+        (repeats, in_turn([(name, readers[name]) for name in names]))
+        for repeats, names in groupby(schema.header, lambda name: _repeats(schema, name))
+    ]
+    if not schema.header or not _repeats(schema, schema.header[0]):
+        return in_turn(list(readers.items()))
+    known: dict[bytes, list[_Last]] = {}
 
     def read(body: bytes, pos: int) -> tuple[dict[str, Any], int]:
+        session = body[pos : pos + 1 + (body[pos] >> 1)]
+        last = known.get(session)
+        if last is None:
+            if len(known) >= _SESSIONS:
+                known.clear()
+            last = known[session] = [(b"", {})] * len(runs)
         header: dict[str, Any] = {}
-        for step in steps:
-            values, pos = step(body, pos)
+        for number, (repeats, run) in enumerate(runs):
+            data, values = last[number]
+            if data and body.startswith(data, pos):
+                pos += len(data)
+            else:
+                values, end = run(body, pos)
+                if repeats and end - pos <= _LONGEST:
+                    last[number] = body[pos:end], values
+                pos = end
             header |= values
         return header, pos
 
@@ -40,28 +60,9 @@ def header_reader(schema: Schema) -> Reader:
 
 
 def _repeats(schema: Schema, name: str) -> bool:
-    """Say whether a session's messages are likely to repeat a field: names and sizes, not counters and times (longs).
+    """Say whether messages of a session are likely to repeat a field: not its counters and times, which are longs.
 
     What people read or write is never kept, be it repeated or not.
     """
     field = next(field for field in schema.definition["fields"] if field["name"] == name)
-    likely = field["type"] in ("string", "int", {"type": "array", "items": "string"})
-    return likely and field.get("sensitivity") != "content"
-
-
-def _remembered(read_anew: Reader) -> Reader:
-    known: dict[bytes, tuple[bytes, Any]] = {}
-
-    def read(body: bytes, pos: int) -> tuple[Any, int]:
-        first = body[pos : pos + _FIRST_BYTES]
-        data, values = known.get(first, (b"", None))
-        if data and body.startswith(data, pos):
-            return values, pos + len(data)
-        values, end = read_anew(body, pos)
-        if _FIRST_BYTES <= end - pos <= _LONGEST:
-            if len(known) >= _MOST:
-                known.clear()
-            known[first] = body[pos:end], values
-        return values, end
-
-    return read
+    return bool(field["type"] != "long" and field.get("sensitivity") != "content")
