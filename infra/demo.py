@@ -52,7 +52,7 @@ FROM interactions WHERE application != ''
 GROUP BY application HAVING people >= 5 ORDER BY events DESC LIMIT 8
 """
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command()

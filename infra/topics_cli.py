@@ -12,6 +12,7 @@ from infra.errors import TidegateError
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="The topic catalogue: who owns each topic, what it holds, how long, who reads it.",
     epilog="The catalogue is infra/topics/*.yaml. The broker is the running stack's, or TIDEGATE_KAFKA.",
 )

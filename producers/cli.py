@@ -39,7 +39,10 @@ _CLOSE_S = 20.0
 Speed = Annotated[str, typer.Option(help="How many times as fast as it happened, or `max`: as fast as it is taken.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 SubjectsOnly = Annotated[
-    bool, typer.Option(help="Print the subjects' identifiers, one a line, and publish nothing. See `consent grant`.")
+    bool,
+    typer.Option(
+        "--subjects-only", help="Print the subjects' identifiers, one a line, and publish nothing. See `consent grant`."
+    ),
 ]
 MetricsPort = Annotated[
     int | None, typer.Option(help="Serve /metrics and /healthz on this port; 0 for any.", min=0, max=65535)
@@ -54,11 +57,15 @@ def replay(  # noqa: PLR0913, PLR0917 - one argument an option
     speed: Speed = "1",
     subject_key: Annotated[
         Path | None,
-        typer.Option(help="Folder of the subjects' key files [default: <home>/subjects]; those missing are made."),
+        typer.Option(help="Folder of the subjects' key files, by default <home>/subjects; those missing are made."),
     ] = None,
-    limit_seconds: Annotated[float, typer.Option(help="Play no more than this of each recording.", min=0.1)] = math.inf,
-    loop: Annotated[bool, typer.Option(help="Begin again at the end, as a new session, until Ctrl-C.")] = False,
-    strict: Annotated[bool, typer.Option(help="Stop at a file that cannot be read.")] = False,
+    limit_seconds: Annotated[
+        float, typer.Option(help="Play no more than this of each recording.", min=0.1, show_default=False)
+    ] = math.inf,
+    loop: Annotated[
+        bool, typer.Option("--loop", help="Begin again at the end, as a new session, until Ctrl-C.")
+    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at a file that cannot be read.")] = False,
     subjects_only: SubjectsOnly = False,
     metrics_port: MetricsPort = None,
     wait_s: WaitS = 15.0,
@@ -68,7 +75,6 @@ def replay(  # noqa: PLR0913, PLR0917 - one argument an option
 
     Files play side by side. Each is a session of the subject that its folder
     is named after. Example:
-
         tidegate produce replay producers/recordings --speed 10
     """
     from producers.replay import files_of
@@ -102,10 +108,10 @@ def simulate(
 ) -> None:
     """Make up a workforce and publish what it does: all kinds of events, heavy-tailed, the same for the same seed.
 
-    They consent to nothing by themselves:
-
-        tidegate produce simulate --people 20 --seed 1 --subjects-only |
-            tidegate consent grant --purpose usability-research --file -
+    They consent to nothing by themselves. Let them, then run the first without
+    --subjects-only:
+        tidegate produce simulate --people 20 --subjects-only > people
+        tidegate consent grant --purpose usability-research --file people
     """
     from producers.simulate import MINUTE_MS, workforce
 

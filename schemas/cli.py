@@ -18,7 +18,9 @@ from schemas.catalogue import SUBJECTS_OF_TOPICS, Schema, SchemaError, load, nam
 PAGE = Path(__file__).parent.parent / "docs" / "DATA-DICTIONARY.md"
 """The data dictionary of this checkout; an installed package has none."""
 
-app = typer.Typer(no_args_is_help=True, help="Check the schemas, write the data dictionary, compare versions.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Check the schemas, write the data dictionary, compare versions."
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 

@@ -24,7 +24,7 @@ QUIET_S = 3.0
 yet written the store cannot show; a receipt takes well under this to arrive."""
 DAY_MS = 86_400_000
 
-books = typer.Typer()
+books = typer.Typer(add_completion=False)
 
 Look = Callable[[], "Books"]
 

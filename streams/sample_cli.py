@@ -26,6 +26,7 @@ FRESH_S = 5.0
 
 sample = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Take a sample of windows for a purpose, verify it, or draw a window of it.",
     epilog="A sample is a folder of Parquet files and manifest.json. Every take asks the gate anew.",
 )
@@ -70,7 +71,9 @@ def take(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
 
     Only the kinds and fields that the policy lists for the purpose are in the
     files. Refused, and leaves no file, when the purpose is not in the policy, a
-    switch stops it, the control state is not fresh, or anything changes meanwhile.
+    switch stops it, the control state is not fresh, or anything changes
+    meanwhile. Example:
+        tidegate sample take --purpose NAME --windows 100 --seed 1 --out s1
     """
     from streams.sampling import Request
 

@@ -8,6 +8,7 @@ import typer
 
 stream = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Run a stream processor, one process each; start as many as there are partitions to share. "
     "`tidegate up` does this for you.",
 )
@@ -21,8 +22,9 @@ MetricsPort = Annotated[
 def minimise(metrics_port: MetricsPort = 0) -> None:
     """Gate and minimise raw batches: interactions.raw to interactions.minimized.
 
-    Needs the pseudonym key (TIDEGATE_PSEUDONYM_KEY, by default keys/pseudonym.key in the home), the broker, the
-    registry, and the store for its place in the log. Waits for what is away. Ends on SIGTERM within 5 s.
+    Needs the pseudonym key (TIDEGATE_PSEUDONYM_KEY, by default
+    keys/pseudonym.key in the home), the broker, the registry, and the store for
+    its place in the log. Waits for what is away. Ends on SIGTERM within 5 s.
     """
     from streams.workers import run_minimiser
 
@@ -33,8 +35,8 @@ def minimise(metrics_port: MetricsPort = 0) -> None:
 def window(metrics_port: MetricsPort = 0) -> None:
     """Put minimised events into windows and store them: interactions.minimized to ClickHouse.
 
-    Needs the broker, the registry and the store. Waits for what is away, and loses nothing meanwhile. Ends on
-    SIGTERM within 5 s.
+    Needs the broker, the registry and the store. Waits for what is away, and
+    loses nothing meanwhile. Ends on SIGTERM within 5 s.
     """
     from streams.workers import run_windower
 

@@ -14,7 +14,7 @@ import typer
 from infra.addresses import Addresses
 from infra.errors import TidegateError
 
-up, down, status = typer.Typer(), typer.Typer(), typer.Typer()
+up, down, status = (typer.Typer(add_completion=False) for _ in range(3))
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 NOTHING_RUNS = "no stack is running in {home}. Start one with `tidegate up --detach`."

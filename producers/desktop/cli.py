@@ -31,6 +31,10 @@ def desktop(
     runs. The keys themselves, window titles and screen content are never
     recorded. Nothing is captured before you consented (`tidegate consent
     grant`), nor while a switch or the policy forbids it. Ctrl-C ends it.
+
+    Once, then whenever you like:
+        tidegate consent grant --purpose NAME --subject-key me.key --create-key
+        tidegate produce desktop --subject-key me.key
     """
     from producers.desktop.capture import DesktopCapture, DesktopSettings, x_display
     from producers.recorder import Recorder
