@@ -14,7 +14,7 @@ demo: $(VENV)/.demo ## Install what running needs, then show the whole path, end
 
 test: $(VENV)/.dev ## Install what testing needs, then run every check and test
 	@$(MAKE) --no-print-directory check
-	pytest
+	pytest -n 3 --dist loadfile  # most of the time goes by waiting for processes, so three share two cores well
 
 check: $(VENV)/.dev ## Lint, types, import rules, schemas, topics
 	ruff check .
