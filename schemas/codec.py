@@ -183,6 +183,8 @@ class Codec:
             array.flags.writeable = False
         columns = {column.name: zeros[column.group] for column in self.reader.columns}
         decoded, bad = self._decode_runs(found)
+        if bad:
+            return {}, bad  # an index that is no symbol's must not be looked up
         for number, target in enumerate(self._targets):
             if target is None or (number not in decoded and target.codes is None):
                 continue
@@ -198,7 +200,8 @@ class Codec:
         """Decode the columns that hold something, in runs. Returns them, and the messages that break a rule."""
         filled = np.flatnonzero(found.sizes.any(axis=1)).tolist()
         decoded: dict[int, Longs] = {}
-        bad: dict[int, Refusal] = {}
+        not_numbers: dict[int, Refusal] = {}
+        beyond: dict[int, Refusal] = {}
         together = filled and int(found.sizes.sum()) < _SMALL_ENOUGH
         for run in [filled] if together else [[number] for number in filled]:
             sizes = found.sizes[run]
@@ -206,7 +209,7 @@ class Codec:
             values, wrong = varints.decode(found.cut_out(run), sizes.ravel(), counts.ravel())
             if wrong.any():
                 messages = np.flatnonzero(wrong.reshape(sizes.shape).any(axis=0)).tolist()
-                bad.update(dict.fromkeys(messages, Refusal.BAD_VARINT))
+                not_numbers.update(dict.fromkeys(messages, Refusal.BAD_VARINT))
                 continue
             stops = np.cumsum(counts.sum(axis=1))
             starts = np.concatenate(([0], stops[:-1]))
@@ -216,8 +219,9 @@ class Codec:
                 decoded[number] = values[start:stop]
                 if out[place]:
                     broken = (decoded[number] < low[place]) | (decoded[number] > high[place])
-                    bad.update(owners(broken, counts[place], Refusal.BAD_VALUE))
-        return decoded, bad
+                    beyond.update(owners(broken, counts[place], Refusal.BAD_VALUE))
+        # What a message is refused for must not hang on how many are in the pass.
+        return decoded, beyond | not_numbers
 
     def _check(self, columns: Mapping[str, Integers]) -> None:
         """Raise ValueError for columns that are unknown, no integers of 64 bits, unequal or too long."""

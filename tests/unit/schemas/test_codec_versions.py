@@ -104,3 +104,15 @@ def test_versions_that_cannot_be_read_as_each_other(writer, reader):
     """A column that changed its nature is found when the codec is made, not message by message."""
     with pytest.raises(SchemaError, match="`x`"):
         Codec(writer, reader)
+
+
+def test_an_index_that_is_no_symbol_is_refused_where_enums_differ():
+    """An index beyond the writer's symbols is refused before it is looked up among the reader's."""
+    writer, reader = schema(NOTE, column("k", enum("a", "b"))), schema(NOTE, column("k", enum("b", "a")))
+    good = Codec(writer).encode({"note": "n"}, {"k": np.array([1])})
+    at = len(good) - 2  # the varint before the array's end
+    for index in (9, -7):
+        bad = good[:at] + bytes([(index << 1) ^ (index >> 63)]) + good[at + 1 :]
+        decoded = Codec(writer, reader).decode([good, bad])
+        assert decoded.refused == [(1, Refusal.BAD_VALUE)]
+        assert decoded.columns["k"].tolist() == [0]
