@@ -6,8 +6,12 @@ turns, so that a busy machine slows each of them alike.
 
 fastavro reads enum columns as symbols. The bytes of an enum and of an int are
 the same, so it is given a schema with ints in their place as well, and is then
-spared the strings. That is the fair comparison, and the goal of 4x is held
-against it.
+spared the strings. That is the fair comparison, and the goals are held
+against it: decoding 4x at 200 messages a pass, encoding no slower. A goal
+counts as missed from a tenth below it, so that noise alone fails no build.
+
+The messages of a pass come from 50 sessions in turn, as in a take of the
+minimiser. The codec remembers what headers of a session repeat.
 """
 
 from __future__ import annotations
@@ -30,8 +34,10 @@ from schemas.codec import Codec
 
 EVENTS = 64
 MESSAGES = 200
+SESSIONS = 50
 ROUNDS = 15
-GOAL = 4.0
+PASSES = (MESSAGES, 50, 20)
+GOALS = {"decode": 4.0, "encode": 1.0}
 
 Columns = dict[str, NDArray[np.int64]]
 HEADER = {
@@ -40,6 +46,16 @@ HEADER = {
     "screen_width": 1920, "screen_height": 1080, "applications": ["", "org.example.editor", "org.example.browser"],
     "labels": [""],
 }  # fmt: skip
+
+
+def header(number: int) -> dict[str, Any]:
+    """The header of the batch with this number: sessions take turns, and count their events."""
+    session, turn = number % SESSIONS, number // SESSIONS
+    own = {"session": f"{session * 2654435761:032x}"[::-1], "subject": f"{session * 40503:032x}"[::-1]}
+    first = 6_400 + turn * EVENTS
+    return (
+        HEADER | own | {"first_number": first, "captured": first + EVENTS + 3, "base_time": HEADER["base_time"] + turn}
+    )
 
 
 def pointer_heavy(random: np.random.Generator) -> Columns:
@@ -84,11 +100,11 @@ def fastavro_to_numpy(bodies: Sequence[bytes], parsed: Any, symbols: dict[str, d
     return columns
 
 
-def fastavro_from_numpy(parsed: Any, columns: Columns) -> bytes:
+def fastavro_from_numpy(parsed: Any, head: dict[str, Any], columns: Columns) -> bytes:
     """Write a batch with fastavro: lists out of the arrays, all-zero columns left empty as well."""
     out = io.BytesIO()
     lists = {name: columns[name].tolist() if name in columns and columns[name].any() else [] for name in EVENT_COLUMNS}
-    fastavro.schemaless_writer(out, parsed, HEADER | lists)
+    fastavro.schemaless_writer(out, parsed, head | lists)
     return out.getvalue()
 
 
@@ -103,44 +119,50 @@ def least_cpu(contenders: Sequence[Callable[[], object]]) -> list[float]:
     return best
 
 
-def measure(table: Table, name: str, batches: list[Columns]) -> float:
-    """Add the rows of one kind of batch; return the fair ratio of decoding."""
+def in_passes(codec: Codec, bodies: list[bytes], size: int) -> Callable[[], object]:
+    return lambda: [codec.decode(bodies[at : at + size]) for at in range(0, len(bodies), size)]
+
+
+def measure(table: Table, name: str, batches: list[Columns]) -> dict[str, float]:
+    """Add the rows of one kind of batch; return the fair ratios of decoding and encoding."""
     schema = load("interaction_batch")
     codec, ints = Codec(schema), enums_as_ints(schema)
     symbols = {c.name: {s: i for i, s in enumerate(c.symbols)} for c in schema.columns if c.symbols}
-    bodies = [codec.encode(HEADER, columns) for columns in batches]
+    headed = [(header(number), columns) for number, columns in enumerate(batches)]
+    bodies = [codec.encode(head, columns) for head, columns in headed]
     ours = codec.decode(bodies)
     for theirs in (fastavro_to_numpy(bodies, ints, {}), fastavro_to_numpy(bodies, schema.parsed, symbols)):
         assert all((ours.columns[column] == theirs[column]).all() for column in EVENT_COLUMNS)
 
-    decode = least_cpu([
-        lambda: codec.decode(bodies),
-        lambda: [codec.decode(bodies[at : at + 20]) for at in range(0, len(bodies), 20)],
+    fair, strings, *decode = least_cpu([
         lambda: fastavro_to_numpy(bodies, ints, {}),
         lambda: fastavro_to_numpy(bodies, schema.parsed, symbols),
+        *(in_passes(codec, bodies, size) for size in PASSES),
     ])  # fmt: skip
-    encode = least_cpu([
-        lambda: [codec.encode(HEADER, columns) for columns in batches],
-        lambda: [fastavro_from_numpy(ints, columns) for columns in batches],
+    encode, fair_encode = least_cpu([
+        lambda: [codec.encode(head, columns) for head, columns in headed],
+        lambda: [fastavro_from_numpy(ints, head, columns) for head, columns in headed],
     ])  # fmt: skip
     size = f"{sum(map(len, bodies)) / EVENTS / len(bodies):.1f}"
     rows = [
-        ("decode", f"codec, {MESSAGES} messages a pass", decode[0], decode[2] / decode[0]),
-        ("decode", "codec, 20 messages a pass", decode[1], decode[2] / decode[1]),
-        ("decode", "fastavro, enums as ints (fair)", decode[2], 1.0),
-        ("decode", "fastavro, enums as symbols", decode[3], decode[2] / decode[3]),
-        ("encode", "codec", encode[0], encode[1] / encode[0]),
-        ("encode", "fastavro, enums as ints (fair)", encode[1], 1.0),
+        *(
+            ("decode", f"codec, {n} messages a pass", spent, fair / spent)
+            for n, spent in zip(PASSES, decode, strict=True)
+        ),
+        ("decode", "fastavro, enums as ints (fair)", fair, 1.0),
+        ("decode", "fastavro, enums as symbols", strings, fair / strings),
+        ("encode", "codec", encode, fair_encode / encode),
+        ("encode", "fastavro, enums as ints (fair)", fair_encode, 1.0),
     ]
     for what, who, seconds, ratio in rows:
         rate = MESSAGES * EVENTS / seconds / 1e6
         table.add_row(name, size, what, who, f"{rate:.2f}", f"{seconds / MESSAGES * 1e6:.1f}", f"{ratio:.1f}x")
     table.add_section()
-    return decode[2] / decode[0]
+    return {"decode": fair / decode[0], "encode": fair_encode / encode}
 
 
 def main() -> int:
-    """Print one table; return 1 when decoding is below the goal."""
+    """Print one table and the goals; return 1 when a ratio is more than a tenth below its goal."""
     random = np.random.default_rng(20261121)
     table = Table(title=f"codec beside fastavro, {EVENTS} events a message, CPU time, same bytes, to and from numpy")
     for heading in ("batch", "bytes an event", "", "by", "M events/s", "us a message", "fair ratio"):
@@ -149,12 +171,15 @@ def main() -> int:
     ratios = {name: measure(table, name, [make(random) for _ in range(MESSAGES)]) for name, make in kinds}
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
-    verdict = ", ".join(f"{name} {ratio:.1f}x" for name, ratio in ratios.items())
-    reached = min(ratios.values()) >= GOAL
-    console.print(
-        f"decoding against fastavro with ints: {verdict}; goal {GOAL:.0f}x {'reached' if reached else 'MISSED'}"
-    )
-    return 0 if reached else 1
+    failed = False
+    for what, goal in GOALS.items():
+        each = ", ".join(f"{name} {of[what]:.1f}x" for name, of in ratios.items())
+        least = min(of[what] for of in ratios.values())
+        failed |= least < 0.9 * goal
+        console.print(
+            f"{what} beside fastavro with ints: {each}; goal {goal:.0f}x {'reached' if least >= goal else 'MISSED'}"
+        )
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
