@@ -123,7 +123,11 @@ def main() -> None:
     print(f"{total:,} events, {args.events} a message, {TAKE} messages a take, {SESSIONS} sessions; per second of CPU:")
     for name, rate, beside in (
         ("decode raw", rates["decode raw"], ""),
-        ("minimise", rates["minimise"], f"{rates['minimise'] / rates['decode raw']:.2f} of decode raw; goal {MINIMISE_GOAL} M"),
+        (
+            "minimise",
+            rates["minimise"],
+            f"{rates['minimise'] / rates['decode raw']:.2f} of decode raw; goal {MINIMISE_GOAL} M",
+        ),
         ("decode blocks", rates["decode blocks"], ""),
         ("window", rates["window"], f"{rates['window'] / rates['decode blocks']:.2f} of decode blocks"),
     ):
