@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -147,10 +148,20 @@ def main() -> None:
         sys.exit(_fail(str(missing_part(error)), 1))
     except BrokenPipeError:
         # `tidegate … | head`: the reader has gone, which is no error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _forget_stdout()
+        sys.exit(_fail("there is no space left on the disk, or on what the output goes to. Make room, try again.", 1))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _forget_stdout() -> None:
+    """Let what could not be written go nowhere, or Python would try again as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> int:

@@ -79,7 +79,10 @@ def _read_stack_file(path: Path) -> Mapping[str, object]:
         loaded = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        why = (error.strerror or type(error).__name__).lower()
+        raise TidegateError(f"{path.parent} cannot be a stack's home ({why}). Choose another --home.") from error
+    except ValueError as error:
         raise TidegateError(
             f"{path} cannot be read ({error}). Run `tidegate down`, remove the file, and start again."
         ) from error

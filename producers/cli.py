@@ -209,7 +209,7 @@ def _run(
     progress = Progress()
     try:
         with _signals(producer, progress), _shown(progress, length_ms, producer) as follow:
-            _await_gate(producer, addresses, wait_s)
+            _await_gate(producer, progress, addresses, wait_s)
             _in_thread(lambda: play(producer, scripts, speed=speed, progress=progress, loop=loop), follow)
             report = producer.close(_CLOSE_S)
     finally:
@@ -225,7 +225,7 @@ def _metrics() -> Any:
     return ProducerMetrics(), GateMetrics()
 
 
-def _await_gate(producer: Producer, addresses: Addresses, wait_s: float) -> None:
+def _await_gate(producer: Producer, progress: Progress, addresses: Addresses, wait_s: float) -> None:
     """Wait for the gate. To read a long log may take its time; a broker that does not answer is told of soon."""
     waited = min(wait_s, _AWAY_S)
     if producer.wait_ready(waited):
@@ -234,6 +234,8 @@ def _await_gate(producer: Producer, addresses: Addresses, wait_s: float) -> None
         if producer.wait_ready(wait_s - waited):
             return
         waited = wait_s
+    if progress.stopped:
+        raise typer.Exit(130)
     raise TidegateError(
         f"the gate stayed closed for {waited:g} s, so nothing was captured: {producer.why_closed or 'stopped'}. "
         f"Does the broker at {addresses.kafka} run, and the authority? See `tidegate status`."

@@ -145,10 +145,10 @@ def _show(found: Books) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    totals = found.totals
+    totals, console = found.totals, Console(highlight=False)
     table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(min_width=34)
-    table.add_column(justify="right")
+    table.add_column(min_width=min(34, console.width // 2))
+    table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim")
     opened = f", {totals.open_sessions:,} still open" if totals.open_sessions else ""
     table.add_row("captured", f"{totals.captured:,}", f"in {totals.sessions:,} sessions{opened}", style="bold")
@@ -164,7 +164,6 @@ def _show(found: Books) -> None:
             table.add_row(name, f"{events:,}")
     if totals.deadletters:
         table.add_row("[dim]beside the sum: dead letters", f"{totals.deadletters:,}", "messages that could not be read")
-    console = Console(highlight=False)
     console.print(table)
     colour = {0: "green", 1: "red", 3: "yellow"}[found.code]
     console.print(f"\n[{colour} bold]{found.verdict}[/]: {found.line}", soft_wrap=True)
