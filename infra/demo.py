@@ -245,6 +245,7 @@ class Demo:
             self.console.print(f"  {escape(str(name))}  [dim]{what}[/dim]", soft_wrap=True)
         self.console.print("\nTry next:")
         for command in (
+            *_activate(),
             "tidegate up --detach",
             "tidegate policy apply infra/policies/demo.yaml",
             "tidegate produce simulate --people 20 --minutes 1 --seed 1",
@@ -338,6 +339,13 @@ class Demo:
                 self.console.print(table(p))
 
         yield plain
+
+
+def _activate() -> tuple[str, ...]:
+    """What puts `tidegate` on the PATH, where it is not there already."""
+    activate = Path(sys.prefix) / "bin" / "activate"
+    here = shutil.which("tidegate") and os.environ.get("VIRTUAL_ENV")
+    return () if here or not activate.exists() else (f". {os.path.relpath(activate)}",)
 
 
 _SHOWN = (
