@@ -24,7 +24,7 @@ Longs = NDArray[np.int64]
 # two heads of two bytes and a column of 2^13.
 _ROOM = bytes(2**13 + 8)
 # Below, the steps in numpy cost more than the careful walk of each message.
-_TOGETHER = 6
+_TOGETHER = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
