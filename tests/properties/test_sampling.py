@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.choice import ALLOCATIONS, Chooser, Keys, allocate
+from streams.reading.choice import ALLOCATIONS, Chooser, Keys, allocate
 
 STRATA = ("browser", "editor", "mail", "(none)")
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from streams.books import BALANCED, IN_FLIGHT, UNBALANCED
-from streams.books_cli import count, explained, settle
+from streams.reading.books import BALANCED, IN_FLIGHT, UNBALANCED
+from streams.reading.books_cli import count, explained, settle
 
 STARTED = 1_700_000_000_000
 PARAMETERS = {"log": "1", "since": 0}

@@ -13,9 +13,9 @@ from infra.control.records import Policy, PurposeRule, Switch
 from infra.control.state import ControlState, View, Word
 from infra.errors import TidegateError
 from schemas.catalogue import KINDS, POLICY_FIELDS, SOURCES
-from streams import manifest, sample_files, sampling
-from streams.permit import Gate
-from streams.sampling import Request, take
+from streams.reading import manifest, sample_files, sampling
+from streams.reading.permit import Gate
+from streams.reading.sampling import Request, take
 
 TRAINING, RESEARCH = "assistant-training", "usability-research"
 NOW = 1_795_000_000_000

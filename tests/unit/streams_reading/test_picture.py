@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from infra.errors import TidegateError
-from streams import picture
+from streams.reading import picture
 
 
 def sample(path, rows):
@@ -90,7 +90,7 @@ def test_one_position_alone_is_drawn(tmp_path):
 def test_matplotlib_keeps_no_global_state(file, tmp_path):
     """pyplot is never imported, so a notebook's own figures are left alone."""
     code = (
-        "import sys; from pathlib import Path; from streams import picture; "
+        "import sys; from pathlib import Path; from streams.reading import picture; "
         f"picture.draw(picture.load(Path({str(file)!r})), Path({str(tmp_path / 'w.svg')!r})); "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
@@ -143,7 +143,7 @@ def test_the_command_draws_and_refuses_in_words(file, tmp_path):
 
 def test_numbers_of_a_manifest_are_sealed(tmp_path):
     """The digest covers every field and nothing but the content: key order and layout do not matter."""
-    from streams import manifest
+    from streams.reading import manifest
 
     sealed = manifest.sealed({"b": 1, "a": "ü"})
     assert manifest.sealed({"a": "ü", "b": 1})["digest"] == sealed["digest"]

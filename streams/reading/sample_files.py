@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.store import Store
-from streams import manifest
-from streams.choice import Keys
-from streams.narrow import file_schema, narrowed, stored_columns
-from streams.permit import Gate, Permit
-from streams.sample_sql import read_sql
+from streams.reading import manifest
+from streams.reading.choice import Keys
+from streams.reading.narrow import file_schema, narrowed, stored_columns
+from streams.reading.permit import Gate, Permit
+from streams.reading.sample_sql import read_sql
 
 BATCH_WINDOWS = 256
 """Windows of a batch: their ranks, 21 characters each, fit a query parameter of 5 KB."""

@@ -2,7 +2,7 @@
 
 Set-wise in ClickHouse, because there may be millions of sessions. The text is
 ordinary ClickHouse with parameters; `tidegate books --explain` prints it. What
-the terms mean stands in `streams.books`.
+the terms mean stands in `streams.reading.books`.
 
 Parameters: `log` (the current one), `since` (ms; sessions that began earlier
 are left out, because the tables' TTL may have taken a part of them), `named`.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from streams.books import BALANCED, IN_FLIGHT, UNBALANCED, Books, Finding, Totals
-from streams.books_cli import POLL_S, QUIET_S, settle
+from streams.reading.books import BALANCED, IN_FLIGHT, UNBALANCED, Books, Finding, Totals
+from streams.reading.books_cli import POLL_S, QUIET_S, settle
 
 GOOD = Totals(sessions=2, captured=10, stored=6, late=1, dropped={"producer": {"stale": 3}})
 

@@ -18,8 +18,8 @@ from infra.addresses import Addresses
 from infra.errors import TidegateError
 
 if TYPE_CHECKING:
-    from streams.sample_files import Progress
-    from streams.sampling import Request
+    from streams.reading.sample_files import Progress
+    from streams.reading.sampling import Request
 
 FRESH_S = 5.0
 """How long to wait for a fresh view: the control topics are read from the beginning first."""
@@ -75,7 +75,7 @@ def take(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     meanwhile. Example:
         tidegate sample take --purpose NAME --windows 100 --seed 1 --out s1
     """
-    from streams.sampling import Request
+    from streams.reading.sampling import Request
 
     request = Request(
         purpose=purpose,
@@ -98,8 +98,8 @@ def take(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
 def _take(request: Request) -> dict[str, Any]:
     from infra.control.reader import ControlReader
     from infra.store import Store
-    from streams.permit import Gate
-    from streams.sampling import take
+    from streams.reading.permit import Gate
+    from streams.reading.sampling import take
 
     addresses = Addresses.load()
     store = Store(addresses)
@@ -170,7 +170,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compute the digests of a sample anew and compare them with its manifest; exit 1 naming what differs."""
-    from streams import manifest
+    from streams.reading import manifest
 
     found = manifest.problems(folder)
     if as_json:
@@ -191,7 +191,7 @@ def show(
     out: Annotated[Path, typer.Option(help="The picture, .svg or .png.")] = Path("window.svg"),
 ) -> None:
     """Draw one window: the pointer's path over the screen, and a timeline of what happened."""
-    from streams import picture
+    from streams.reading import picture
 
     if row is not None and session:
         raise TidegateError("give --row or --session, not both.", code=2)

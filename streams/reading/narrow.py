@@ -13,7 +13,7 @@ from infra.control.gate import Admitted, admit
 from infra.control.verdict import Verdict
 from schemas.catalogue import BUTTONS, KEY_CLASSES, KIND_NAMES, ROLES
 from schemas.events import Events
-from streams.permit import Permit
+from streams.reading.permit import Permit
 
 _SYMBOLS = {"kind": KIND_NAMES, "button": BUTTONS, "key_class": KEY_CLASSES, "role": ROLES}
 _NUMBERS = {

@@ -12,7 +12,7 @@ from infra.control.records import Policy, PurposeRule, Switch
 from infra.control.state import ControlState, View, Word
 from infra.errors import TidegateError
 from schemas.catalogue import KIND_NAMES, SOURCE_OF_KIND, SOURCES
-from streams.permit import permit, verdicts
+from streams.reading.permit import permit, verdicts
 
 TRAINING, RESEARCH = "assistant-training", "usability-research"
 NOW = 1_795_000_000_000

@@ -35,12 +35,12 @@ from numpy.typing import NDArray
 from infra.errors import TidegateError
 from infra.store import Store
 from schemas import catalogue
-from streams import manifest
-from streams.choice import Choice, Chooser, Keys
-from streams.narrow import stored_columns
-from streams.permit import Gate, Permit
-from streams.sample_files import Progress, Totals, write
-from streams.sample_sql import SLOTS, choose_sql, read_sql
+from streams.reading import manifest
+from streams.reading.choice import Choice, Chooser, Keys
+from streams.reading.narrow import stored_columns
+from streams.reading.permit import Gate, Permit
+from streams.reading.sample_files import Progress, Totals, write
+from streams.reading.sample_sql import SLOTS, choose_sql, read_sql
 
 PAGE_WINDOWS = 250_000
 """Windows whose keys are read at once: about 60 bytes each in Arrow, so 15 MB."""

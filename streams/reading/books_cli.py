@@ -14,7 +14,7 @@ from infra.addresses import Addresses
 
 if TYPE_CHECKING:
     from infra.store import Store
-    from streams.books import Books
+    from streams.reading.books import Books
 
 DAYS = 60
 """Two thirds of the tables' 90 days, so that the books never look at sessions that TTL has begun to remove."""
@@ -64,8 +64,8 @@ def command(
 
 def count(store: Store, parameters: Mapping[str, Any]) -> Books:
     """Count once. `parameters`: `log` and `since`, see `books_sql`. Raises StoreError."""
-    from streams import books_sql
-    from streams.books import NAMED, Books, finding_of, totals_of
+    from streams.reading import books_sql
+    from streams.reading.books import NAMED, Books, finding_of, totals_of
 
     totals = totals_of(store.query_rows(books_sql.TOTALS, parameters).dicts()[0])
     if not totals.unbalanced:
@@ -87,7 +87,7 @@ def settle(
     be half a moment's truth: without waiting, it is counted once more and
     believed only then.
     """
-    from streams.books import IN_FLIGHT, UNBALANCED
+    from streams.reading.books import IN_FLIGHT, UNBALANCED
 
     begun = quiet_since = clock()
     found = look()
@@ -109,8 +109,8 @@ def settle(
 
 def explained(parameters: Mapping[str, Any]) -> str:
     """Return the queries with their parameters filled in, ready for any ClickHouse client."""
-    from streams import books_sql
-    from streams.books import NAMED
+    from streams.reading import books_sql
+    from streams.reading.books import NAMED
 
     log = str(parameters["log"]).replace("\\", "\\\\").replace("'", "\\'")
     values = {"{log:String}": f"'{log}'", "{since:Int64}": str(parameters["since"]), "{named:UInt32}": str(NAMED)}

@@ -1,0 +1,1 @@
+"""Reading back: samples for a purpose, pictures of windows, the books."""
