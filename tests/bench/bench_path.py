@@ -42,7 +42,9 @@ def main() -> None:
         stack.kill("authority")  # the gate stays shut until everybody is ready
         subjects = [f"{n:032x}" for n in range(SESSIONS)]
         stack.allow(*subjects, window_size_ms=WINDOW_MS, window_step_ms=WINDOW_MS)
-        print(f"{total:,} events, {EVENTS} a message, {SESSIONS} sessions, {PARTITIONS} partitions, windows of {WINDOW_MS // 1000} s")
+        print(
+            f"{total:,} events, {EVENTS} a message, {SESSIONS} sessions, {PARTITIONS} partitions, windows of {WINDOW_MS // 1000} s"
+        )
         _preload(stack, subjects)
         rows = [
             ("Faust agent, does nothing", _child(stack, "stock") / total * 1e6, {}),
