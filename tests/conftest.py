@@ -9,22 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Stack
+from tests.support import Stack, start_stack
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 
 
-def _start(home: Path, *words: str) -> Stack:
-    stack = Stack(home)
-    stack.ok("up", "--detach", *words, timeout=180)
-    return stack
-
-
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One embedded stack for all tests that only add sessions of their own to it."""
-    started = _start(tmp_path_factory.mktemp("stack"))
+    started = start_stack(tmp_path_factory.mktemp("stack"))
     started.ok("policy", "apply", str(ROOT / "infra" / "policies" / "demo.yaml"))
     yield started
     started.run("down")
@@ -36,7 +30,7 @@ def own_stack(tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     stacks: list[Stack] = []
 
     def start(*words: str) -> Stack:
-        stacks.append(_start(tmp_path / f"home{len(stacks)}", *words))
+        stacks.append(start_stack(tmp_path / f"home{len(stacks)}", *words))
         return stacks[-1]
 
     yield start

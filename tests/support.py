@@ -15,6 +15,8 @@ import pytest
 
 from infra.addresses import Addresses
 
+PURPOSE = "assistant-training"
+
 
 def wait_until(condition: Callable[[], object], timeout: float, what: str) -> None:
     """Poll until `condition()` holds; fail with `what` when it does not in time."""
@@ -49,6 +51,14 @@ class Stack:
     def json(self, *words: str, given: str | None = None, timeout: float = 120):
         return json.loads(self.ok(*words, "--json", given=given, timeout=timeout))
 
+    def people(self, count: int, seed: int) -> list[str]:
+        """The identifiers of simulated people."""
+        return self.ok("produce", "simulate", "--people", str(count), "--seed", str(seed), "--subjects-only").split()
+
+    def grant(self, subjects: list[str], purpose: str = PURPOSE) -> None:
+        """Let people consent."""
+        self.ok("consent", "grant", "--purpose", purpose, "--file", "-", given="\n".join(subjects))
+
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "tidegate", *words],
@@ -72,3 +82,10 @@ class Stack:
         done = self.run("books", "--json", "--wait", str(int(timeout)), timeout=timeout + 60)
         assert done.returncode == 0, f"books: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return json.loads(done.stdout)
+
+
+def start_stack(home: Path, *words: str) -> Stack:
+    """Bring a whole stack up in a home of its own."""
+    stack = Stack(home)
+    stack.ok("up", "--detach", *words, timeout=180)
+    return stack

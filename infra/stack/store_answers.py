@@ -39,10 +39,15 @@ class Answer:
         """True once everything has been sent."""
 
     def step(self) -> bytes | None:
-        """Return the next bytes to send; None at the end."""
+        """Return the next bytes to send; None at the end, by when the handle has been given back.
+
+        So a client that has read to the end finds its session free for the next request.
+        """
         with self._lock:
             chunk = next(self._chunks, None)
             self.done = chunk is None
+            if self.done:
+                self._held.close()
             return chunk
 
     def close(self) -> None:

@@ -146,3 +146,9 @@ def test_a_store_that_is_away_is_named():
     assert store.ping() is False
     with pytest.raises(TidegateError, match="not a URL"):
         Store(Addresses(home=Path(), store="somewhere"), deadline_s=0).command("SELECT 1")
+
+
+def test_requests_of_a_session_follow_one_another_at_once(connect):
+    """A client that has read an answer to its end finds its session free: a hundred requests, none turned away."""
+    client = connect()
+    assert [client.command(f"SELECT {n}") for n in range(100)] == list(range(100))
