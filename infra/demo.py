@@ -73,7 +73,9 @@ def demo(
     output folder, and nothing running.
     """
     # Ctrl-C and a polite kill both end in `finally`, so that nothing is left running.
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    # SIGINT too: a shell that starts it in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     from rich.console import Console
 
     run = Demo(Console(highlight=False), out, people, seconds, recordings)
