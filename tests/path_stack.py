@@ -255,7 +255,7 @@ def get(url: str) -> bytes:
         return answer.read()
 
 
-def wait(condition: Any, what: str, timeout: float = START_SECONDS) -> None:
+def wait(condition: Any, what: str, timeout: float = START_SECONDS, every: float = 0.05) -> None:
     """Poll until `condition()` holds; an OSError means not yet."""
     deadline = time.monotonic() + timeout
     while True:
@@ -264,4 +264,4 @@ def wait(condition: Any, what: str, timeout: float = START_SECONDS) -> None:
                 return
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:.0f} s: {what}")
-        time.sleep(0.05)
+        time.sleep(every)
