@@ -159,12 +159,16 @@ class Supervisor:
 
     async def _start_all(self, parts: Sequence[Part]) -> None:
         """Start some parts side by side; when one fails, the others are not waited for."""
+        failed: list[BaseException] = []
         try:
             async with asyncio.TaskGroup() as group:
                 for part in parts:
                     group.create_task(self._processes[part.name].start())
         except* PartError as errors:
-            raise errors.exceptions[0] from None
+            failed.extend(errors.exceptions)
+        # Not within `except*`: Python before 3.11.4, Debian's among them, wraps it in a group again.
+        if failed:
+            raise failed[0]
 
     def _explained(self, error: PartError) -> TidegateError:
         tail = "\n".join(f"  {line}" for line in self._home.log_tail(error.part))

@@ -33,8 +33,9 @@ def test_kill_9_loses_no_acknowledged_insert(own_store):
         again.kill()
 
 
-def test_sigterm_ends_it_even_while_a_query_runs(own_store):
+def test_sigterm_ends_it_even_while_a_query_runs(own_store, need_programs):
     """It closes the engine and exits with 0."""
+    need_programs("curl")
     server = own_store().ready()
     sql = "SELECT count() FROM numbers(100000000000) WHERE sipHash64(number) % 7 = 1"
     long = subprocess.Popen(["curl", "-sS", "--data-binary", sql, server.address], stdout=subprocess.PIPE)
