@@ -109,7 +109,7 @@ class Demo:
         self._show("up", "--detach")
         self._step("Say what is allowed, and who agreed")
         self._allow()
-        self._step(f"Stream real recordings and {self.people} simulated people, for {self.seconds:.0f} s")
+        self._step(f"Stream recordings and {self.people} simulated people, for {self.seconds:.0f} s")
         told = self._stream()
         self._step("The books: every event is accounted for")
         self._books(told)
@@ -163,12 +163,12 @@ class Demo:
         shared = self.recordings or Path("..") / "shared" / "data" / "balabit"
         found = sorted(str(path) for path in shared.rglob("*.csv"))
         if found:
-            self.source = f"{len(found)} recordings in {shared}"
+            self.source = f"{len(found)} real recordings in {shared}"
             return found
         if self.recordings is not None:
             raise TidegateError(f"no .csv recording below {self.recordings}.")
         own = sorted(str(path) for path in (Path(__file__).parents[1] / "producers" / "recordings").rglob("*.csv"))
-        self.source = f"{len(own)} recordings of the project's own"
+        self.source = f"{len(own)} made-up recordings of the project's own"
         return own
 
     def _stream(self) -> Mapping[str, int]:
@@ -250,6 +250,8 @@ class Demo:
             *_activate(),
             "tidegate up --detach",
             "tidegate policy apply infra/policies/demo.yaml",
+            "tidegate produce simulate --people 20 --seed 1 --subjects-only |"
+            " tidegate consent grant --purpose assistant-training --file -",
             "tidegate produce simulate --people 20 --minutes 1 --seed 1",
             'tidegate switch engage --scope everything --reason "trying it"',
             "tidegate books",
