@@ -195,6 +195,25 @@ class AuthorityMetrics:
         )
 
 
+class StoreMetrics:
+    """The embedded store, as an HTTP server. Neither a query nor a table is in a label."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.queries = Counter(
+            "tidegate_store_queries_total",
+            "Queries that ended, by outcome: answered, refused (an exception for the client) or abandoned by it.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "tidegate_store_query_seconds",
+            "From the request to the end of its answer.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.running = Gauge("tidegate_store_queries_running", "Queries under way.", registry=registry)
+
+
 class SupervisorMetrics:
     """The embedded stack's parts, as their supervisor sees them."""
 

@@ -91,7 +91,8 @@ def lay_out(home: Home, external: Addresses, ports: Mapping[str, int], workers: 
     if not external.store:
         port = ports["store"]
         run = _python("infra.stack.store_server", *at, "--port", str(port))
-        services.append(Part("store", run, _http(f"http://127.0.0.1:{port}/ping"), port, stop_seconds=20.0))
+        at_port = f"http://127.0.0.1:{port}"
+        services.append(Part("store", run, _http(f"{at_port}/ping"), port, f"{at_port}/healthz", stop_seconds=20.0))
     if not external.registry:
         port = ports["registry"]
         run = _python("infra.stack.registry", *at, "--port", str(port))

@@ -22,12 +22,14 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from infra import telemetry
 from infra.errors import TidegateError
+from infra.metrics import StoreMetrics
 from infra.stack.store_answers import NO_SUMMARY, Answer, answer
 from infra.stack.store_engine import Engine
 from infra.stack.store_errors import QUERY_IS_TOO_LARGE, StoreRefusal
@@ -40,6 +42,9 @@ LONGEST_BODY = 512 << 20
 """Bytes of a request, packed and unpacked: 16 million events at 32 bytes each."""
 THREADS = 24
 """Queries at a time; more wait. A sleeping thread costs next to nothing, a query's memory does."""
+
+HEALTH_S = 5.0
+"""An engine that takes longer for `SELECT 1` is stuck, or has no thread left to answer with."""
 
 _CONTENT_TYPES = {
     "JSON": "application/json; charset=UTF-8",
@@ -57,8 +62,9 @@ _CONTENT_TYPES = {
 class StoreServer:
     """The HTTP interface, as an ASGI application."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, metrics: StoreMetrics) -> None:
         self._engine = engine
+        self._metrics = metrics
         self._sessions = Sessions(engine)
         self._threads = ThreadPoolExecutor(THREADS, "query")
         self._base_headers = {"X-ClickHouse-Server-Display-Name": "tidegate", "X-ClickHouse-Timezone": engine.timezone}
@@ -68,20 +74,53 @@ class StoreServer:
         if scope["type"] != "http":
             raise NotImplementedError(scope["type"])
         request = Request(scope, receive)
+        probe = await self._probe(request)
+        if probe is not None:
+            return await probe(scope, receive, send)
+        outcome = "abandoned"
+        with self._metrics.running.track_inprogress(), self._metrics.seconds.time():
+            try:
+                outcome = await self._query(request, scope, receive, send)
+            finally:
+                self._metrics.queries.labels(outcome).inc()
+
+    async def _probe(self, request: Request) -> Response | None:
+        """Answer what is asked about the server itself; None for a query."""
+        match request.url.path:
+            case "/metrics":
+                return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+            case "/healthz":
+                return await self._health()
+            case _:
+                return None
+
+    async def _health(self) -> Response:
+        """Healthy while the engine itself answers, not merely this process."""
+        try:
+            await asyncio.wait_for(self._in_thread(_ask_engine, self._engine), HEALTH_S)
+        except (StoreRefusal, TimeoutError):
+            return JSONResponse({"stalled": ["engine"]}, 503)
+        return JSONResponse({"stalled": []})
+
+    async def _query(self, request: Request, scope: Scope, receive: Receive, send: Send) -> str:
+        """Serve one request; return its outcome, for the metrics."""
         try:
             ask = await self._read(request)
             if isinstance(ask, Response):
-                return await ask(scope, receive, send)
+                await ask(scope, receive, send)
+                return "answered"
             begun = await self._run(request, ask)
         except StoreRefusal as refusal:
-            return await self._refuse(refusal)(scope, receive, send)
+            await self._refuse(refusal)(scope, receive, send)
+            return "refused"
         except ClientDisconnect:
-            return None
+            return "abandoned"
         try:
-            return await self._show(ask, begun)(scope, receive, send)
+            await self._show(ask, begun)(scope, receive, send)
         finally:
             # When the client has gone, what it asked for stops before the handle is given back.
             self._threads.submit(self._end, ask, begun)
+        return "answered" if begun.done else "abandoned"
 
     def close(self) -> None:
         """Stop the queries that run, then close every handle."""
@@ -148,6 +187,14 @@ class StoreServer:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
 
+def _ask_engine(engine: Engine) -> None:
+    handle = engine.open()
+    try:
+        handle.query("SELECT 1", "Native", {}).close()
+    finally:
+        handle.close()
+
+
 async def _read_body(request: Request) -> bytes:
     pieces: list[bytes] = []
     size = 0
@@ -172,7 +219,7 @@ def serve(home: Path, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT. Raises TidegateError: port taken, folder in use."""
     listener = _listen(host, port)
     engine = Engine(home / "store")
-    server = StoreServer(engine)
+    server = StoreServer(engine, StoreMetrics())
     # uvicorn raises the signal again once it has stopped: that must not kill us
     # before the engine is closed.
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -258,17 +258,7 @@ def _marks(axes: Axes, window: Window) -> None:
             here = clicks & (events["button"] == name)
             marker, colour = _BUTTONS.get(name, _OTHER_BUTTON)
             label = f"{name} button ({here.sum():,})"
-            axes.scatter(
-                x[here],
-                y[here],
-                s=70,
-                marker=marker,
-                c=colour,
-                edgecolors="white",
-                linewidths=1.2,
-                zorder=4,
-                label=label,
-            )
+            _mark(axes, x[here], y[here], label, marker=marker, c=colour, s=70, linewidths=1.2, zorder=4)
     if "wheel_y" in events:
         for marker, name, here in (
             ("^", "wheel up", (kind == "wheel") & (events["wheel_y"] > 0)),
@@ -276,17 +266,12 @@ def _marks(axes: Axes, window: Window) -> None:
         ):
             if here.any():
                 label = f"{name} ({here.sum():,})"
-                axes.scatter(
-                    x[here],
-                    y[here],
-                    s=38,
-                    marker=marker,
-                    c=_WHEEL,
-                    edgecolors="white",
-                    linewidths=0.8,
-                    zorder=3,
-                    label=label,
-                )
+                _mark(axes, x[here], y[here], label, marker=marker, c=_WHEEL, s=38, linewidths=0.8, zorder=3)
+
+
+def _mark(axes: Axes, x: NDArray[Any], y: NDArray[Any], label: str, **style: Any) -> None:
+    """Mark places on the screen with one sign, named in the legend."""
+    axes.scatter(x, y, label=label, edgecolors="white", **style)
 
 
 # -- the timeline ------------------------------------------------------------

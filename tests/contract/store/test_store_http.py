@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import struct
 import subprocess
 import threading
 import time
+import urllib.request
 import uuid
 
 import lz4.block
@@ -297,3 +299,18 @@ def test_queries_and_data_stay_out_of_the_log(own_store, need_programs):
         subprocess.run(["curl", "-sS", "--data-binary", sql, server.address], capture_output=True, check=True)
     assert server.stop() == 0
     assert "hunter2" not in server.log.read_text()
+
+
+@pytest.mark.skipif("TIDEGATE_TEST_STORE" in os.environ, reason="a real server serves its metrics elsewhere")
+def test_it_tells_its_own_metrics_and_health(curl, store_address):
+    """Queries are counted by outcome, without a word of them, and health is the engine's own answer."""
+    curl("SELECT 'hunter2'")
+    curl("SELECT nothing FROM nowhere")
+    told = urllib.request.urlopen(f"{store_address.rstrip('/')}/metrics").read().decode()
+    counted = dict(re.findall(r'^tidegate_store_queries_total\{outcome="(\w+)"\} (\S+)$', told, re.M))
+    assert float(counted["answered"]) >= 1
+    assert float(counted["refused"]) >= 1
+    assert "hunter2" not in told
+    assert "nowhere" not in told
+    health = urllib.request.urlopen(f"{store_address.rstrip('/')}/healthz")
+    assert json.loads(health.read()) == {"stalled": []}

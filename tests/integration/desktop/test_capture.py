@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -88,7 +87,9 @@ def test_a_typed_secret_is_found_nowhere(stack, display, recorder, subject):
         )  # fmt: skip
         _xdotool(display, "mousemove", "200", "150", "click", "1", "mousemove", "300", "250", "click", "4")
         _xdotool(display, "type", "--delay", "20", SECRET)
-        time.sleep(1.0)  # the batch's age limit passes, so that focus and keys have been cut
+        # X delivers events in order: once the pause key has been seen, so has everything typed before it.
+        _xdotool(display, "key", "F9")
+        wait_until(lambda: recorder.said("paused"), 10, "the recorder has seen everything typed")
     finally:
         terminal.terminate()
         terminal.wait(timeout=10)

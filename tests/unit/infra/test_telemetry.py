@@ -165,7 +165,7 @@ def test_metric_names_and_labels_follow_the_rules(role):
         name, labels = metric.describe()[0].name, metric._labelnames
         assert name.startswith("tidegate_")
         assert not name.endswith(("_ms", "_milliseconds", "_kb", "_mb"))
-        assert set(labels) <= {"reason", "partition", "part", "topic"}
+        assert set(labels) <= {"reason", "outcome", "partition", "part", "topic"}
         assert metric._documentation.endswith(".")
 
 
