@@ -26,10 +26,12 @@ class Outage:
         self._address = address
         self._log = logger("streams")
         self._since: float | None = None
+        self._worked_at = float("-inf")
 
-    def failed(self, error: Exception) -> None:
-        """Note a failure; the first of an outage is logged with the address."""
-        if self._since is not None:
+    def failed(self, error: Exception, began: float) -> None:
+        """Note that an attempt begun at `began` (monotonic) failed; an outage's first is logged with the address."""
+        # While a service comes back, one task's attempt may hang and fail after another's has worked.
+        if self._since is not None or began < self._worked_at:
             return
         self._since = monotonic()
         self._log.warning(
@@ -42,6 +44,7 @@ class Outage:
 
     def worked(self) -> None:
         """Note a success; the first after an outage is logged with how long it took."""
+        self._worked_at = monotonic()
         if self._since is not None:
             self._log.info(
                 f"{self._service} is back", address=self._address, seconds=round(monotonic() - self._since, 1)
@@ -68,12 +71,13 @@ class Patience:
         """Return what `attempt` returns, as soon as it does. Cancelling is the only way out before."""
         wait = FIRST_SECONDS
         while True:
+            began = monotonic()
             try:
                 result = await attempt()
             except Exception as error:
                 if not self._away(error):
                     raise
-                self._outage.failed(error)
+                self._outage.failed(error, began)
             else:
                 self._outage.worked()
                 return result

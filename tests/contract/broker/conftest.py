@@ -132,9 +132,10 @@ class Client:
             raise RuntimeError(refused[0].name())
         return [message.offset() for _, message in reports]
 
-    def consumer(self, **more):
+    def consumer(self, statistics=None, **more):
+        """Make a consumer that ends with the test; `statistics` is called with what it tells of itself, while polled."""
         settings = {"group_id": uuid.uuid4().hex, "auto_offset_reset": "earliest", "enable_auto_commit": False}
-        made = Consumer(self.settings(**(settings | more)))
+        made = Consumer(self.settings(**(settings | more)) | ({"stats_cb": statistics} if statistics else {}))
         self._open.append(made)
         return made
 

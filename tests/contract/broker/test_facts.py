@@ -1,10 +1,13 @@
 """Where brokers differ: each shortfall that `Facts` names is measured here, both ways."""
 
+import json
 import time
 
 import pytest
 from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import ConfigResource, NewPartitions, ResourceType
+
+from tests.support import wait_until
 
 DEVICE_TIME = 1_500_000_000_000
 
@@ -33,15 +36,23 @@ def test_end_offset(broker):
 
 def test_waiting_fetch(broker):
     """Whether a waiting fetch is answered at once. Where not, readers that must be prompt wait briefly and ask often."""
+    told = []
     topic = broker.topic()
-    consumer = broker.consumer(fetch_wait_max_ms=4000)
+    consumer = broker.consumer(told.append, fetch_wait_max_ms=4000, statistics_interval_ms=50)
     consumer.assign([TopicPartition(topic, 0, 0)])
     broker.produce(topic, [b"first"])
     assert len(broker.take(consumer, 1)) == 1
-    broker.produce(topic, [b"second"])  # the next fetch waits already
+    told.clear()
+    wait_until(lambda: consumer.poll(0) is None and told and _fetches(told[-1]), 10, "the next fetch waits")
+    broker.produce(topic, [b"second"])
     begun = time.monotonic()
     assert len(broker.take(consumer, 1)) == 1
     assert (time.monotonic() - begun < 0.8) == broker.facts.wakes_waiting_fetch
+
+
+def _fetches(statistics):
+    """Whether a broker owes an answer: with heartbeats 3 s apart that is a fetch."""
+    return any(told["waitresp_cnt"] for told in json.loads(statistics)["brokers"].values())
 
 
 def test_group_join(broker):

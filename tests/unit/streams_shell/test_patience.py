@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -31,6 +32,19 @@ def test_says_once_that_it_waits_and_once_that_it_is_over(capsys, monkeypatch):
     assert [line["level"] for line in lines] == ["warning", "info"]
     assert all(line["address"] == "http://store:8123" for line in lines)
     assert len(beats) == 5
+
+
+def test_an_attempt_older_than_a_success_says_nothing(capsys):
+    """While a service comes back, an attempt that hung since before does not make it go away again."""
+    telemetry.configure("test")
+    outage = Outage("the store", "http://store:8123")
+    hung = time.monotonic()
+    outage.failed(OSError(), hung)
+    outage.worked()
+    outage.failed(OSError(), hung)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+    outage.failed(OSError(), time.monotonic())
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_another_error_passes_through():
