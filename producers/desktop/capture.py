@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,19 +48,23 @@ class DesktopCapture:
     def run(self, focus: FocusWatch, on_state: Callable[[str], None]) -> None:
         """Record until `stop()`, the time limit or an interrupt; `on_state` hears each change of state.
 
-        Raises TidegateError when there is no X display.
+        Raises TidegateError when there is no X display, or when it goes away.
         """
         mouse, keyboard, indicator = self._listeners()
+        from Xlib.error import ConnectionClosedError
+
         try:
             mouse.start()
             keyboard.start()
             focus.start()
-            self._show_until_stopped(indicator, on_state)
+            self._wait_ready(mouse, keyboard)
+            self._show_until_stopped(indicator, on_state, mouse, keyboard)
+        except ConnectionClosedError as error:
+            raise _gone() from error
         finally:
-            mouse.stop()
-            keyboard.stop()
-            focus.stop()
-            indicator.close()
+            for end in (mouse.stop, keyboard.stop, focus.stop, indicator.close):
+                with suppress(ConnectionClosedError):
+                    end()
 
     def stop(self) -> None:
         """End `run` from another thread or a signal handler."""
@@ -85,12 +89,28 @@ class DesktopCapture:
                 Indicator(),
             )
 
-    def _show_until_stopped(self, indicator: Any, on_state: Callable[[str], None]) -> None:
+    def _wait_ready(self, *listeners: Any) -> None:
+        ready = threading.Event()
+
+        def wait() -> None:
+            for listener in listeners:
+                listener.wait()
+            ready.set()
+
+        # Beside, since a listener whose display goes away meanwhile is never ready.
+        threading.Thread(target=wait, name="ready", daemon=True).start()
+        while not self._stopping.is_set() and not ready.wait(REFRESH_S):
+            _must_live(*listeners)
+
+    def _show_until_stopped(
+        self, indicator: Any, on_state: Callable[[str], None], *listeners: threading.Thread
+    ) -> None:
         deadline = None if self._settings.seconds is None else time.monotonic() + self._settings.seconds
         shown = ""
         while not self._stopping.wait(REFRESH_S):
             if deadline is not None and time.monotonic() >= deadline:
                 return
+            _must_live(*listeners)
             state = self.state()
             indicator.show(state)
             if state != shown:
@@ -139,6 +159,16 @@ class DesktopCapture:
         else:
             self._recorder.pause()
         self.paused = not self.paused
+
+
+def _must_live(*listeners: threading.Thread) -> None:
+    """Raise TidegateError when a listener has ended: it must not go on showing that it records."""
+    if not all(listener.is_alive() for listener in listeners):
+        raise _gone()
+
+
+def _gone() -> TidegateError:
+    return TidegateError("the X server went away, so nothing more is recorded. Start again when it is back.")
 
 
 @contextmanager

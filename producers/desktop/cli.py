@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -55,6 +56,7 @@ def desktop(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: capture.stop())
+    threading.excepthook = _thread_failed
     try:
         capture.run(focus, say)
     finally:
@@ -69,3 +71,11 @@ def desktop(
         print(json.dumps(summary))
         return
     print(f"{summary['captured']:,} events captured, {sum(recorder.dropped.values()):,} of them dropped by the gate")
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    from Xlib.error import ConnectionClosedError
+
+    # A listener that loses its display ends so; `DesktopCapture.run` notices and tells it in its own words.
+    if not issubclass(failed.exc_type, ConnectionClosedError):
+        threading.__excepthook__(failed)

@@ -16,8 +16,8 @@ SECRET = "hunter2xyzzy"
 
 
 @pytest.fixture
-def display(need_programs):
-    """A virtual X server with a number of its own."""
+def x_server(need_programs):
+    """A virtual X server, and the display it serves."""
     need_programs("Xvfb", "xdotool", "xterm")
     read, write = os.pipe()
     server = subprocess.Popen(
@@ -27,9 +27,15 @@ def display(need_programs):
     os.close(write)
     number = os.fdopen(read).readline().strip()
     assert number, "Xvfb did not start"
-    yield f":{number}"
+    yield server, f":{number}"
     server.terminate()
     server.wait(timeout=10)
+
+
+@pytest.fixture
+def display(x_server):
+    """The name of a virtual display of this test's own."""
+    return x_server[1]
 
 
 def _xdotool(display: str, *words: str) -> None:
@@ -77,6 +83,7 @@ def _finish(process) -> dict:
 
 def test_a_typed_secret_is_found_nowhere(stack, display, recorder, subject):
     """Typing is recorded by class and timing, and no file, table or topic of the stack holds what was typed."""
+    _, before = stack.books()
     terminal = subprocess.Popen(["xterm"], env={**os.environ, "DISPLAY": display}, stderr=subprocess.DEVNULL)
     try:
         wait_until(
@@ -95,7 +102,7 @@ def test_a_typed_secret_is_found_nowhere(stack, display, recorder, subject):
         terminal.wait(timeout=10)
     summary = _finish(recorder)
     assert summary["captured"] >= 2 * len(SECRET)
-    stack.settled()
+    stack.settled(expect=before["captured"] + summary["captured"])
     rows = stack.json(
         "store", "query", "SELECT key_class, count() AS n FROM interactions WHERE kind = 'key' GROUP BY 1"
     )
@@ -123,6 +130,15 @@ def test_it_shows_that_it_records(display, recorder):
     )  # fmt: skip
     assert found.stdout.strip()
     assert recorder.poll() is None
+
+
+def test_it_ends_when_the_display_goes_away(x_server, recorder):
+    """A recorder that hears nothing any more says so and ends: it must not go on showing that it records."""
+    x_server[0].kill()
+    _, err = recorder.communicate(timeout=30)
+    assert recorder.returncode == 1
+    assert "the X server went away" in err
+    assert "Traceback" not in err
 
 
 def test_without_a_display_it_says_so(stack, subject):
