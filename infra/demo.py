@@ -215,7 +215,7 @@ class Demo:
 
     def _books(self, told: Mapping[str, int]) -> None:
         self.console.print("[dim]The last windows close when their time and the lateness have passed.[/dim]")
-        self._show("books", "--wait", f"{SETTLE_S:.0f}")
+        self._show("books", "--wait", f"{SETTLE_S:.0f}", "--expect", str(told["captured"]))
         captured = json.loads(self._call("books", "--json"))["captured"]
         if captured != told["captured"]:
             raise TidegateError(

@@ -77,9 +77,10 @@ class Stack:
         done = self.run("books", "--json")
         return done.returncode, json.loads(done.stdout)
 
-    def settled(self, timeout: float = 60) -> dict:
-        """Wait until nothing is in flight; the books must then balance."""
-        done = self.run("books", "--json", "--wait", str(int(timeout)), timeout=timeout + 60)
+    def settled(self, timeout: float = 60, *, expect: int = 0) -> dict:
+        """Wait until `expect` captured events are known and nothing is in flight; the books must then balance."""
+        wait = ("--wait", str(int(timeout)), "--expect", str(expect))
+        done = self.run("books", "--json", *wait, timeout=timeout + 60)
         assert done.returncode == 0, f"books: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return json.loads(done.stdout)
 

@@ -114,13 +114,20 @@ class Books:
     totals: Totals
     findings: tuple[Finding, ...] = ()
     """The first of the unbalanced sessions, by name."""
+    expected: int = 0
+    """How many captured events the producers told of; they may be on their way, unknown to the store."""
+
+    @property
+    def unknown(self) -> int:
+        """How many expected events the store does not know of yet."""
+        return max(0, self.expected - self.totals.captured)
 
     @property
     def code(self) -> int:
-        """Exit code: 1 where anything is off, else 3 while events are in flight, else 0."""
+        """Exit code: 1 where anything is off, else 3 while events are in flight or not known yet, else 0."""
         if self.totals.unbalanced or self.totals.remainder:
             return UNBALANCED
-        return IN_FLIGHT if self.totals.in_flight else BALANCED
+        return IN_FLIGHT if self.totals.in_flight or self.unknown else BALANCED
 
     @property
     def verdict(self) -> str:
@@ -137,7 +144,8 @@ class Books:
         wrong = [f"{count:,} {what}" for count, what in ((t.lost, "lost"), (t.twice, "twice")) if count]
         wrong += [f"{t.remainder:,} unexplained"] if t.remainder else []
         tail = f"; but {' and '.join(wrong)}" if wrong else ""
-        return f"{t.captured:,} captured = {' + '.join(parts)}{tail}"
+        more = f"; {self.unknown:,} more not known yet" if self.unknown else ""
+        return f"{t.captured:,} captured = {' + '.join(parts)}{tail}{more}"
 
     def document(self) -> dict[str, Any]:
         """Return the books as `--json` prints them."""
@@ -148,6 +156,7 @@ class Books:
             "balanced": self.code == BALANCED,
             "log": self.log,
             **plain,
+            "unknown": self.unknown,
             "dropped": t.dropped_events,
             "dropped_by": {stage: dict(sorted(reasons.items())) for stage, reasons in t.dropped.items()},
             "remainder": t.remainder,

@@ -30,11 +30,15 @@ Look = Callable[[], "Books"]
 
 
 @books.command(
-    epilog="Exit codes: 0 balanced, 1 not balanced (sessions named), 3 events are still in flight. "
+    epilog="Exit codes: 0 balanced, 1 not balanced (sessions named), 3 events are still in flight, or expected. "
     "The same from any ClickHouse client: `tidegate books --explain`."
 )
 def command(
     wait: Annotated[float, typer.Option(min=0, help="Wait up to so many seconds until the books have settled.")] = 0.0,
+    expect: Annotated[
+        int,
+        typer.Option(min=0, metavar="EVENTS", help="So many were captured, say the producers: not settled before."),
+    ] = 0,
     days: Annotated[int, typer.Option(min=1, max=90, help="Sessions that began in the last days.")] = DAYS,
     explain: Annotated[bool, typer.Option("--explain", help="Print the queries instead of running them.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the books as one JSON document.")] = False,
@@ -54,7 +58,7 @@ def command(
     # Whoever waits for the books waits for the store too.
     store = Store(addresses, deadline_s=max(wait, PATIENCE_S))
     with _progress(wait) as tell:
-        found = settle(lambda: count(store, parameters), wait, time.monotonic, time.sleep, tell)
+        found = settle(lambda: count(store, parameters, expect), wait, time.monotonic, time.sleep, tell)
     if as_json:
         print(json.dumps(found.document(), indent=2))
     else:
@@ -62,16 +66,16 @@ def command(
     raise typer.Exit(found.code)
 
 
-def count(store: Store, parameters: Mapping[str, Any]) -> Books:
-    """Count once. `parameters`: `log` and `since`, see `books_sql`. Raises StoreError."""
+def count(store: Store, parameters: Mapping[str, Any], expected: int = 0) -> Books:
+    """Count once. `parameters`: `log` and `since`, see `books_sql`; `expected`: see Books. Raises StoreError."""
     from streams.reading import books_sql
     from streams.reading.books import NAMED, Books, finding_of, totals_of
 
     totals = totals_of(store.query_rows(books_sql.TOTALS, parameters).dicts()[0])
     if not totals.unbalanced:
-        return Books(parameters["log"], totals)
+        return Books(parameters["log"], totals, expected=expected)
     rows = store.query_rows(books_sql.UNBALANCED, {**parameters, "named": NAMED}).dicts()
-    return Books(parameters["log"], totals, tuple(finding_of(row) for row in rows))
+    return Books(parameters["log"], totals, tuple(finding_of(row) for row in rows), expected)
 
 
 def settle(
@@ -159,6 +163,8 @@ def _show(found: Books) -> None:
     table.add_row("late", f"{totals.late:,}")
     waiting = f"{totals.awaited:,} of them not yet received from open sessions" if totals.awaited else ""
     table.add_row("in flight", f"{totals.in_flight:,}", waiting)
+    if found.unknown:
+        table.add_row("expected beyond that", f"{found.unknown:,}", "told by producers, not known to the store yet")
     for name, events in (("lost with an earlier log", totals.log_lost), ("LOST", totals.lost), ("TWICE", totals.twice)):
         if events:
             table.add_row(name, f"{events:,}")

@@ -20,7 +20,7 @@ def test_consented_events_become_rows_and_the_books_balance(stack):
     stack.grant(subjects)
     _, before = stack.books()
     told = _simulate(stack, 8, seed=11)
-    after = stack.settled()
+    after = stack.settled(expect=before["captured"] + told["captured"])
     assert told["captured"] > 1000
     assert after["captured"] - before["captured"] == told["captured"]
     assert after["stored"] > before["stored"]
@@ -31,7 +31,7 @@ def test_who_consents_to_nothing_leaves_no_row(stack):
     stack.people(3, seed=12)
     before = stack.settled()
     told = _simulate(stack, 3, seed=12)
-    after = stack.settled()
+    after = stack.settled(expect=before["captured"] + told["captured"])
     assert told["captured"] > 0
     assert after["stored"] == before["stored"]
     assert after["captured"] - before["captured"] == told["captured"]
@@ -41,8 +41,9 @@ def test_no_label_and_no_position_off_the_grid_is_stored(stack):
     """The minimiser withholds labels and puts positions on the policy's grid, in the store's own files too."""
     subjects = stack.people(6, seed=13)
     stack.grant(subjects)
-    _simulate(stack, 6, seed=13)
-    stack.settled()
+    _, before = stack.books()
+    told = _simulate(stack, 6, seed=13)
+    stack.settled(expect=before["captured"] + told["captured"])
     off = stack.json(
         "store", "query", "SELECT countIf(x % 8 != 0 OR y % 8 != 0) AS off, count() AS n FROM interactions"
     )
@@ -56,8 +57,9 @@ def test_a_sample_is_the_same_for_the_same_seed_and_says_what_it_is(stack, tmp_p
     """Two takes with one seed give the same files; the manifest names purpose, counts and digests."""
     subjects = stack.people(8, seed=14)
     stack.grant(subjects)
-    _simulate(stack, 8, seed=14)
-    stack.settled()
+    _, before = stack.books()
+    told = _simulate(stack, 8, seed=14)
+    stack.settled(expect=before["captured"] + told["captured"])
     manifests = []
     for name in ("one", "two"):
         stack.ok(
@@ -84,7 +86,7 @@ def test_a_switch_stops_and_a_refused_sample_leaves_no_file(stack, tmp_path):
         refused = stack.run(
             "sample", "take", "--purpose", PURPOSE, "--windows", "5", "--seed", "1", "--out", str(tmp_path / "no")
         )
-        after = stack.settled()
+        after = stack.settled(expect=before["captured"] + told["captured"])
     finally:
         stack.ok("switch", "release", "e2e", "--reason", "test over")
     assert told["captured"] > 0
@@ -120,7 +122,7 @@ def test_real_recordings_go_through(stack, recordings):
     stack.grant(subjects)
     _, before = stack.books()
     told = stack.json("produce", "replay", *files, "--speed", "max")
-    after = stack.settled()
+    after = stack.settled(expect=before["captured"] + told["captured"])
     # Two events a session are its start and its end.
     assert told["captured"] >= sum(len(Path(path).read_text().splitlines()) - 1 for path in files)
     assert after["captured"] - before["captured"] == told["captured"]

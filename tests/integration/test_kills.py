@@ -48,13 +48,12 @@ def test_books_balance_after_a_kill(killed_stack, victim):
     assert process.returncode == 0, err
     captured = before + json.loads(out)["captured"]
     wait_until(lambda: _is_back(stack, victim, pid), 60, f"{victim} is back")
-    wait_until(lambda: stack.books()[1]["captured"] == captured, 90, "every captured event is known to the books")
-    assert stack.settled(90)["captured"] == captured
+    assert stack.settled(150, expect=captured)["captured"] == captured
 
 
 def test_books_balance_after_a_producer_is_killed(killed_stack):
     """kill -9 of a producer loses what it held in memory and nothing that it had sent; its sessions stay open."""
-    process, before = _stream(killed_stack, seed=40)
+    process, before = _stream(killed_stack, seed=40, minutes="10")
     process.kill()
     process.wait(timeout=30)
     books = killed_stack.settled(90)
@@ -72,7 +71,7 @@ def test_books_balance_after_the_broker_is_killed(own_stack):
     _, err = process.communicate(timeout=120)
     assert process.returncode in (0, 3), err
     wait_until(lambda: _is_back(stack, "broker", pid), 60, "the broker is back")
-    assert stack.settled(90)["captured"] > 100
+    stack.settled(90, expect=101)
     assert stack.json("policy", "show")["policy"] is None, "after losing its log the gate must be closed"
 
 

@@ -130,8 +130,7 @@ def test_what_cannot_be_read_is_a_dead_letter_and_stops_nothing(path, writer, wo
 
 
 def test_a_store_that_is_away_is_waited_for(path, writer, workers):
-    """While the store is down nothing is lost, nobody leaves the group, and one line says what is missing and where."""
-    warnings = path.log_of("window-1").count("the store is away")
+    """While the store is down nothing is lost, nobody leaves the group; it is said once that it is away, and where."""
     path.kill("store")
     events = write(writer, "away", 3.0)
     # Longer than the session time-out: heartbeats must have gone on.
@@ -141,8 +140,8 @@ def test_a_store_that_is_away_is_waited_for(path, writer, workers):
     path.wait_store()
     expect(path, "away", events)
     log = path.log_of("window-1")
-    # Once more when it listens already but does not answer yet.
-    assert 1 <= log.count("the store is away") - warnings <= 2
+    # Not once an attempt. Coming back on a loaded machine it may time out, and be away again.
+    assert log.count("the store is away") == log.count("the store is back") >= 1
     assert path.addresses.store in log
     assert "Traceback" not in log
     assert path.process("window-1").poll() is None

@@ -35,6 +35,15 @@ def test_the_line_adds_up_and_names_what_is_wrong():
     assert Books("1", wrong).line.endswith("but 6 lost and 1 twice")
 
 
+def test_events_that_producers_told_of_are_waited_for():
+    """Books that know less than was captured are not balanced, however well they add up; they say how much they miss."""
+    early = Books("1", GOOD, expected=12)
+    assert (early.code, early.unknown) == (IN_FLIGHT, 2)
+    assert early.line.endswith("; 2 more not known yet")
+    assert early.document()["unknown"] == 2
+    assert Books("1", GOOD, expected=10).code == BALANCED
+
+
 def test_a_finding_says_all_that_is_off():
     """Several faults of one session are all named, and only those."""
     text = Finding("s", 10, missing=2, received_twice=0, unstored=1200, stored_twice=0, windows_twice=1).text
