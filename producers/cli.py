@@ -210,6 +210,7 @@ def _run(
     try:
         with _signals(producer, progress), _shown(progress, length_ms, producer) as follow:
             _await_gate(producer, progress, addresses, wait_s)
+            producer.wait_registry(wait_s)
             _in_thread(lambda: play(producer, scripts, speed=speed, progress=progress, loop=loop), follow)
             report = producer.close(_CLOSE_S)
     finally:

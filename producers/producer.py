@@ -161,6 +161,10 @@ class Producer:
         self._refresh_all()
         return True
 
+    def wait_registry(self, timeout_s: float) -> bool:
+        """Wait until it is known whether the registry answers: what ends before that leaves all it has in the spool."""
+        return self._publisher.wait_registry(timeout_s)
+
     @property
     def loops(self) -> tuple[Progress, Progress]:
         """The loops whose going round is this producer's health."""

@@ -38,6 +38,10 @@ from schemas.registry import RegistryError
 from schemas.wire import FRAME_SIZE, frame
 
 _log = logging.getLogger("tidegate.publisher")
+# Its own words, which no level silences; what matters in them comes as an error.
+_librdkafka = logging.getLogger("tidegate.publisher.librdkafka")
+_librdkafka.propagate = False
+_librdkafka.addHandler(logging.NullHandler())
 
 # A batch that fails with one of these fails for ever: sending it again would block all that follows.
 _HOPELESS = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG, KafkaError._INVALID_ARG})
@@ -96,6 +100,7 @@ class Publisher:
         self._backoff = _BACKOFF_S[0]
         self._not_before = 0.0
         self._fatal = self._giving_up = self._stopping = False
+        self._registry_asked = threading.Event()
         self._client = self._connect()
         threading.Thread(target=self._find_schema_id, name="tidegate-schema-id", daemon=True).start()
         self._thread = threading.Thread(target=self._run, name="tidegate-publisher", daemon=True)
@@ -132,6 +137,10 @@ class Publisher:
         with self._changed:
             return self._changed.wait_for(lambda: self._inbox_bytes <= half, timeout_s)
 
+    def wait_registry(self, timeout_s: float) -> bool:
+        """Wait until the registry has answered, or could not be asked, once; False when that took longer."""
+        return self._registry_asked.wait(timeout_s)
+
     def give_up(self) -> None:
         """Stop sending and move what Kafka has not taken to the spool, at once."""
         with self._changed:
@@ -153,9 +162,11 @@ class Publisher:
                 self._schema_id = self._resolve()
             except RegistryError as error:
                 _log.warning("schema id not known yet, batches are spooled", extra={"error": str(error)})
+                self._registry_asked.set()
                 time.sleep(pause)
                 pause = min(2 * pause, _BACKOFF_S[1])
             else:
+                self._registry_asked.set()
                 return
 
     def _connect(self) -> KafkaClient:
@@ -177,13 +188,21 @@ class Publisher:
                 "partitioner": "murmur2_random",
                 "log_level": 0,
                 "error_cb": self._on_error,
-            }
+            },
+            logger=_librdkafka,
         )
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
             self._fatal = True
         _log.debug("kafka client", extra={"error": error.name(), "address": self._kafka})
+
+    def _poll(self, timeout_s: float) -> None:
+        """Serve delivery reports. A client that is broken for good raises here, whatever its callback has noted."""
+        try:
+            self._client.poll(timeout_s)
+        except KafkaException as error:
+            self._on_error(error.args[0])
 
     def _run(self) -> None:
         while True:
@@ -193,7 +212,7 @@ class Publisher:
 
     def _step(self) -> None:
         self.progress.beat()
-        self._client.poll(0.02 if self._sent else 0)
+        self._poll(0.02 if self._sent else 0)
         self._acknowledge()
         if self._failed or self._fatal or self._giving_up or self._stalled():
             self._settle()
@@ -265,7 +284,7 @@ class Publisher:
                 self._client.produce(TOPIC, value, message.key, on_delivery=partial(self._on_delivery, sequence))
             except BufferError:
                 # Not enqueued. Delivery reports make room.
-                self._client.poll(wait)
+                self._poll(wait)
             except KafkaException as error:
                 # Refused before it was queued: too large for the client itself, or the client is broken for good.
                 self._fatal = self._fatal or error.args[0].fatal()
@@ -349,7 +368,7 @@ class Publisher:
         limit = time.monotonic() + self._settings.delivery_timeout_ms / 1000 + 5
         while self._sent and time.monotonic() < limit:
             self.progress.beat()
-            self._client.poll(0.05)
+            self._poll(0.05)
             if self._giving_up:
                 self._client.purge(in_queue=True, in_flight=True)
         for sequence, sent in self._sent.items():

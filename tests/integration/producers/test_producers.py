@@ -154,6 +154,25 @@ def test_a_broker_that_hangs_loses_nothing(away: Any, open_producer: Run) -> Non
     assert list(away.raw(final=1).books().values()) == [(302, 0, 302)]
 
 
+def test_a_broker_that_dies_with_a_batch_in_flight_gets_it_after_its_restart(away: Any, open_producer: Run) -> None:
+    """A broker that forgot the client for good breaks the client: a new one sends all that was not acknowledged."""
+    away.start_broker()
+    producer = open_producer(ProducerSettings(delivery_timeout_ms=20_000))
+    recorder = record(producer, 100)
+    wait_until(lambda: producer.report().sent >= 101, 20, "the first batches are sent")
+    away.parts["broker"].send_signal(signal.SIGSTOP)
+    for number in range(100, 300):
+        recorder.pointer_move(number, 0)
+    wait_until(lambda: producer.report().captured == 301 and producer.report().unsent, 20, "batches are in flight")
+    away.end("broker")
+    away.start_broker()
+    wait_until(lambda: producer.report().sent >= 301 and not producer.report().unsent, 30, "all of them are sent")
+    recorder.close()
+    assert producer.close(10).complete
+    raw = away.raw(final=1)
+    assert raw.decoded.columns["x"].tolist()[:-1] == list(range(100, 300))
+
+
 def test_a_full_spool_refuses_the_newest_and_the_books_say_so(away: Any, open_producer: Run) -> None:
     """What does not fit is counted as spool_full in a later batch; the session's books still balance."""
     settings = ProducerSettings(delivery_timeout_ms=1000, spool_bytes=20_000, batch_age_s=0.1)
