@@ -73,7 +73,7 @@ def zero_filled(got: list[int], want: list[int]) -> bool:
 
 @pytest.mark.parametrize("name", COLUMNAR)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_our_bytes_read_by_others(name, data):
     """fastavro and Apache avro read from our bytes what went in."""
     schema = catalogue.load(name)
@@ -91,7 +91,7 @@ def test_our_bytes_read_by_others(name, data):
 
 @pytest.mark.parametrize("name", COLUMNAR)
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_others_bytes_read_by_us(name, data):
     """What fastavro and Apache avro write, without sizes, and what we write, is decoded in one pass to the same."""
     schema = catalogue.load(name)
@@ -116,7 +116,7 @@ def test_others_bytes_read_by_us(name, data):
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_several_blocks_are_one_array(data):
     """A writer may cut an array into blocks, with sizes or without; the rows are the same."""
     schema = catalogue.Schema.parse("two", json.dumps({"type": "record", "name": "Two", "fields": [

@@ -152,7 +152,7 @@ def test_no_prefix_of_a_message_is_a_message(cut):
 
 @given(st.binary(max_size=300))
 @example(b"\x00" * 300)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_random_bytes_never_raise(body):
     """Whatever comes, the answer is a record or a reason, and the good neighbour is read."""
     decoded = CODEC.decode([body, GOOD])
@@ -161,7 +161,7 @@ def test_random_bytes_never_raise(body):
 
 
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_damaged_messages_are_read_like_fastavro_or_refused(changes):
     """What the damage leaves readable has the meaning that plain Avro gives it; the rest is refused."""
     damaged = bytearray(GOOD)

@@ -44,7 +44,7 @@ def bodies(draw: st.DrawFn) -> bytes:
 
 
 @given(st.lists(bodies(), min_size=1, max_size=12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_pass_of_many_is_many_passes_of_one(messages):
     """The walk over all messages and what is remembered of headers change no value and no refusal."""
     messages = messages + MANY

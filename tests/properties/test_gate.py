@@ -115,7 +115,7 @@ def allowed(records, subject: str, kind: int, application: str, epoch: int) -> b
     )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     histories,
     st.lists(st.tuples(st.integers(0, 1), st.integers(0, len(KIND_NAMES) - 1), st.integers(0, 2))),
@@ -138,7 +138,7 @@ def test_the_gate_lets_through_what_the_model_allows_and_accounts_for_the_rest(r
     assert set(drops.count.tolist()) <= set(range(1, len(rows) + 1))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(histories, st.integers(0, 2))
 def test_a_view_that_is_not_fresh_opens_nothing(records, epoch):
     """No history makes a stale view let one kind of event through."""
@@ -146,7 +146,7 @@ def test_a_view_that_is_not_fresh_opens_nothing(records, epoch):
     assert not any(kinds_open(judge(view, subject, NOW, epoch)).any() for subject in SUBJECTS)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(histories, st.integers(0, 11), st.integers(0, 2))
 def test_tightening_never_opens(records, place, epoch):
     """One more engaged switch anywhere in a history opens no kind that was closed at its end."""
@@ -157,7 +157,7 @@ def test_tightening_never_opens(records, place, epoch):
         assert not (after & ~before).any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(histories, st.integers(1, 5))
 def test_records_applied_one_by_one_or_together_give_the_same_state(records, size):
     """How the reader happens to group records makes no difference to what the gate knows."""
@@ -174,7 +174,7 @@ def test_records_applied_one_by_one_or_together_give_the_same_state(records, siz
         assert getattr(grouped, name) == getattr(single, name)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(histories, st.lists(st.tuples(st.integers(0, 1), st.integers(-3, 40)), min_size=1))
 def test_a_field_is_kept_only_where_a_running_purpose_lists_it(records, rows):
     """`allowed` by event agrees with the verdict's own fields for that kind; a kind that is no kind never passes."""

@@ -101,7 +101,7 @@ def expected(batch: dict[str, Any], in_force, view) -> tuple[list[dict[str, Any]
 
 
 @given(batches=batches(), in_force=policies())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_the_columns_say_what_the_rules_say_of_each_event(batches: list[dict[str, Any]], in_force) -> None:
     """kept + dropped = input, for each batch and in all; every field as the policy of that subject has it."""
     view = view_of(in_force, {ANN: [TRAINING], BOB: [TRAINING, RESEARCH]})

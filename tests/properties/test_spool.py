@@ -103,7 +103,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
 
 TestSpoolMachine = SpoolMachine.TestCase
-TestSpoolMachine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSpoolMachine.settings = settings(max_examples=60, stateful_step_count=40)
 
 
 def filled(folder: Path, count: int) -> list[bytes]:
@@ -118,7 +118,7 @@ def drain(spool: Spool) -> list[bytes]:
     return [payload for _, payload in iter(spool.read, None)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 29), st.integers(0, 10_000), st.integers(1, 255))
 def test_a_flipped_byte_costs_the_rest_of_its_segment_and_nothing_else(place: int, at: int, flip: int) -> None:
     """Records of the other segments stay, in order; what is lost is counted; a second opening finds no damage."""
@@ -143,7 +143,7 @@ def test_a_flipped_byte_costs_the_rest_of_its_segment_and_nothing_else(place: in
         again.close()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 400))
 def test_a_truncated_last_segment_keeps_its_whole_records(cut: int) -> None:
     """A half-written tail is cut off, what stands before it is sent, and new records follow."""

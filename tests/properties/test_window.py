@@ -189,7 +189,7 @@ def survive(values: list[bytes], crashes: list[int], rest: int) -> Tables:
 
 
 @given(data=st.data(), messages=raw_logs(), spec=st.sampled_from(SPECS))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_crash_at_any_point_changes_nothing(
     data: st.DataObject, messages: list[RawMessage], spec: WindowSpec
 ) -> None:
@@ -203,7 +203,7 @@ def test_a_crash_at_any_point_changes_nothing(
 
 
 @given(data=st.data(), messages=raw_logs(), spec=st.sampled_from(SPECS))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_blocks_sent_again_in_other_groups_change_nothing(
     data: st.DataObject, messages: list[RawMessage], spec: WindowSpec
 ) -> None:
@@ -263,7 +263,7 @@ def stored_events(slot: ClosedSlot) -> list[Event]:
 
 
 @given(data=st.data(), messages=raw_logs(), spec=st.sampled_from(SPECS))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_every_event_is_where_the_model_puts_it(
     data: st.DataObject, messages: list[RawMessage], spec: WindowSpec
 ) -> None:
@@ -297,7 +297,7 @@ def sent_again(draw: st.DrawFn, messages: list[RawMessage]) -> list[RawMessage]:
 
 
 @given(data=st.data(), messages=raw_logs(), spec=st.sampled_from(SPECS))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_batches_sent_again_under_new_offsets_are_stored_once(
     data: st.DataObject, messages: list[RawMessage], spec: WindowSpec
 ) -> None:
@@ -311,7 +311,7 @@ def test_batches_sent_again_under_new_offsets_are_stored_once(
 
 
 @given(data=st.data(), spec=st.sampled_from(SPECS))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_producer_that_numbers_as_it_likes_stores_no_number_twice(data: st.DataObject, spec: WindowSpec) -> None:
     """Also where batches overlap in part, and through crashes; and no two receipts claim one number."""
     claims = data.draw(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 6)), min_size=1, max_size=10))
@@ -351,7 +351,7 @@ def test_placing_loses_and_doubles_nothing(times: list[int], watermarks: list[in
 
 
 @given(messages=raw_logs(), spec=st.sampled_from(SPECS), place_of=st.integers(1, 14))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_device_with_a_wrong_clock_harms_itself_alone(
     messages: list[RawMessage], spec: WindowSpec, place_of: int
 ) -> None:
