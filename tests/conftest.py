@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import Stack, start_stack
+from tests.support import Stack, skip_outside_ci, start_stack
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -57,10 +56,7 @@ def need(*programs: str) -> None:
     missing = [program for program in programs if shutil.which(program) is None]
     if not missing:
         return
-    reason = f"not installed: {', '.join(missing)} (see .ci/packages)"
-    if os.environ.get("TIDEGATE_REQUIRE_PACKAGES"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+    skip_outside_ci(f"not installed: {', '.join(missing)} (see .ci/packages)")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -25,6 +26,13 @@ def wait_until(condition: Callable[[], object], timeout: float, what: str) -> No
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout:.0f} s: {what}")
         time.sleep(0.05)
+
+
+def skip_outside_ci(reason: str) -> NoReturn:
+    """Skip for want of something that the machine lacks; in CI that is a failure, since `.ci/run` sees to all of it."""
+    if os.environ.get("TIDEGATE_REQUIRE_PACKAGES"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @dataclass
