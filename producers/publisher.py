@@ -162,12 +162,11 @@ class Publisher:
                 self._schema_id = self._resolve()
             except RegistryError as error:
                 _log.warning("schema id not known yet, batches are spooled", extra={"error": str(error)})
-                self._registry_asked.set()
-                time.sleep(pause)
-                pause = min(2 * pause, _BACKOFF_S[1])
-            else:
-                self._registry_asked.set()
+            self._registry_asked.set()
+            if self._schema_id:
                 return
+            time.sleep(pause)
+            pause = min(2 * pause, _BACKOFF_S[1])
 
     def _connect(self) -> KafkaClient:
         settings = self._settings

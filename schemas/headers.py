@@ -28,12 +28,12 @@ def header_reader(schema: Schema) -> Reader:
     is a guess which costs nothing when it is wrong: a hit is a hit by its bytes.
     """
     readers = field_readers(schema.parsed, schema.header)
+    if not schema.header or not _repeats(schema, schema.header[0]):
+        return in_turn(list(readers.items()))
     runs = [
         (repeats, in_turn([(name, readers[name]) for name in names]))
         for repeats, names in groupby(schema.header, lambda name: _repeats(schema, name))
     ]
-    if not schema.header or not _repeats(schema, schema.header[0]):
-        return in_turn(list(readers.items()))
     known: dict[bytes, list[_Last]] = {}
 
     def read(body: bytes, pos: int) -> tuple[dict[str, Any], int]:

@@ -22,7 +22,7 @@ from infra.topics import DEAD_LETTER, MINIMIZED
 from streams import ledger
 from streams.codecs import Framer
 from streams.data import MAX_TAKE_BYTES, BlockOut, NotFreshError, RawMessage
-from streams.patience import Patience
+from streams.patience import Patience, Services
 from streams.pipeline_minimise import MinimisePipeline
 from streams.standing import Translator
 
@@ -51,8 +51,8 @@ class Minimiser:
     blocks: Framer
     dead_letters: Framer
     metrics: MinimiserMetrics
-    patience: Callable[[str, Callable[[], None]], Patience]
-    """Makes the patience for one service (`broker`, `registry`, `store`), which beats as it waits."""
+    patience: Callable[[Callable[[], None]], Services]
+    """Makes the patience for each service, which beats as it waits."""
     tick_after_ms: int
     lock: asyncio.Lock
     """One take at a time: work is CPU, and the gate's view must be of the moment in which it is done."""
@@ -69,9 +69,7 @@ class MinimisedPartition:
         self._shared = shared
         self._partition = partition
         self._beat = beat
-        self._broker = shared.patience("broker", beat)
-        self._registry = shared.patience("registry", beat)
-        self._store = shared.patience("store", beat)
+        self._broker, self._registry, self._store = shared.patience(beat)
 
     async def begin(self) -> int | None:
         """Begin behind the last raw offset that the ledger vouches for."""

@@ -21,7 +21,7 @@ from streams import ledger, sink
 from streams.agents_minimise import GATE_POLL_SECONDS, Send
 from streams.codecs import Codecs, Framer
 from streams.data import ClosedSlot, DeadLetter, LedgerRow, NotFreshError, SlotKey
-from streams.patience import Patience
+from streams.patience import Services
 from streams.pipeline_window import WindowPipeline
 
 OPEN_EVENTS = 1_000_000
@@ -42,8 +42,8 @@ class Windower:
     send: Send
     dead_letters: Framer
     metrics: WindowerMetrics
-    patience: Callable[[str, Callable[[], None]], Patience]
-    """Makes the patience for one service (`broker`, `registry`, `store`), which beats as it waits."""
+    patience: Callable[[Callable[[], None]], Services]
+    """Makes the patience for each service, which beats as it waits."""
     fault: str
     """`after_insert`: end the process after the next INSERT, for tests."""
 
@@ -59,9 +59,7 @@ class WindowedPartition:
         self._shared = shared
         self._partition = partition
         self._beat = beat
-        self._broker = shared.patience("broker", beat)
-        self._registry = shared.patience("registry", beat)
-        self._store = shared.patience("store", beat)
+        self._broker, self._registry, self._store = shared.patience(beat)
         self._ledger: LedgerRow | None = None
         self._pipeline: WindowPipeline
         self._next: int | None = None

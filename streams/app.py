@@ -25,7 +25,7 @@ from schemas.registry import RegistryError
 from streams.agents_fetch import FetchConsumer, Fetched, FetchSchema, FetchTransport
 from streams.cursor import Start
 from streams.partitions import Partitions, Work
-from streams.patience import Outage, Patience
+from streams.patience import Outage, Patience, Services
 from streams.settings import WorkerSettings
 
 FETCH_MESSAGES = 500
@@ -138,9 +138,9 @@ class Worker:
         """Send one message and return when all replicas have it. Raises KafkaError or FaustError."""
         await self._app.producer.send_and_wait(topic, key, value, partition, None, None)
 
-    def patience(self, service: str, beat: Callable[[], None] = lambda: None) -> Patience:
-        """Make the patience for `broker`, `registry` or `store`."""
-        return Patience(self._outages[service], _may_pass, beat=beat)
+    def patience(self, beat: Callable[[], None] = lambda: None) -> Services:
+        """Make the patience for each service; it calls `beat` as it waits."""
+        return Services(**{name: Patience(outage, _may_pass, beat=beat) for name, outage in self._outages.items()})
 
     async def start_at(self, partition: int, offset: int | None) -> Start:
         """Seek a partition; None means the oldest message. Waits for the broker.
@@ -148,7 +148,7 @@ class Worker:
         Raises TidegateError when the broker no longer has the offset, unless the
         settings accept the gap.
         """
-        return await self.patience("broker").do(lambda: self._start_at(TP(self._topic, partition), offset))
+        return await self.patience().broker.do(lambda: self._start_at(TP(self._topic, partition), offset))
 
     def quiet_since(self, partition: int, next_offset: int) -> float | None:
         """Since when the partition has certainly held nothing from `next_offset` on (UTC epoch s), or None."""
@@ -188,7 +188,7 @@ class Worker:
         app.agent(topic, name=self._role)(feed)
 
     async def _start(self) -> None:
-        await self.patience("broker").do(self._knock)
+        await self.patience().broker.do(self._knock)
         try:
             await self._app.start()
         except (KafkaError, FaustError) as error:

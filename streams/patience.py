@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from infra.errors import TidegateError
 from infra.telemetry import logger
@@ -85,3 +85,11 @@ class Patience:
             # Half of the wait is random, so that workers do not return in step.
             await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads retries, keeps no secret
             wait = min(wait * 2, LONGEST_SECONDS)
+
+
+class Services(NamedTuple):
+    """A patience for each service that a worker needs, all with one beat."""
+
+    broker: Patience
+    registry: Patience
+    store: Patience

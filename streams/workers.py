@@ -59,7 +59,7 @@ def run_minimiser(metrics_port: int) -> None:
                 lock=asyncio.Lock(),
             )
             others: list[Coroutine[Any, Any, None]] = [
-                keep_standing(worker.gate, Translator(key), worker.send, worker.patience("broker"))
+                keep_standing(worker.gate, Translator(key), worker.send, worker.patience().broker)
             ]
             return minimiser.partition, others
 
@@ -95,7 +95,7 @@ def run_windower(metrics_port: int) -> None:
 
 
 async def _framer(worker: Worker, registry: Registry, topic: str) -> Framer:
-    return await worker.patience("registry").do(lambda: asyncio.to_thread(Framer, registry, topic))
+    return await worker.patience().registry.do(lambda: asyncio.to_thread(Framer, registry, topic))
 
 
 def _run(

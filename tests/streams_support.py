@@ -16,8 +16,10 @@ from schemas import wire
 from schemas.catalogue import KINDS, POLICY_FIELDS, SOURCES, load
 from schemas.codec import Codec
 from streams.blocks import Cover
-from streams.data import RawMessage, UnknownSchemaError
+from streams.data import ClosedSlot, LedgerRow, RawMessage, UnknownSchemaError
 from streams.pipeline_minimise import MinimisePipeline
+from streams.pipeline_window import WindowPipeline
+from streams.received import Received
 
 T0 = 1_767_225_600_000  # 2026-01-01, a multiple of a minute
 RAW_ID, BLOCK_ID, OTHER_RAW_ID = 7, 8, 9  # two ids may stand for schemas that read alike
@@ -124,3 +126,38 @@ def tick_value(raw_through: int, append_time: int, in_force: Policy) -> bytes:
 
 def pseudonym(subject: str) -> str:
     return hmac.digest(KEY, subject.encode(), "sha256").hex()[:32]
+
+
+CONSENTS = {ANN: [TRAINING], BOB: [TRAINING, RESEARCH]}
+STANDING = view_of(policy(), {pseudonym(who): names for who, names in CONSENTS.items()})
+NOW = T0 + 10**6
+HOPPING = {"window_kind": "hopping", "window_size_ms": 10_000, "window_step_ms": 4_000}
+SESSIONS = {"window_kind": "session", "window_size_ms": 10_000, "window_step_ms": 10_000, "window_gap_ms": 1_000}
+
+
+class Log:
+    """interactions.minimized/0 as one minimiser writes it."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.policy = policy(**changes)
+        self.values: list[bytes] = []
+        self._minimiser = minimiser()
+
+    def take(self, *messages: RawMessage, consents: Mapping[str, Sequence[str]] = CONSENTS) -> Log:
+        self.values.append(block_value(self._minimiser, messages, view_of(self.policy, consents), NOW))
+        return self
+
+    def tick(self, raw_through: int, at: int) -> Log:
+        self.values.append(tick_value(raw_through, at, self.policy))
+        return self
+
+    def windower(self, ledger: LedgerRow | None = None) -> WindowPipeline:
+        pipeline = WindowPipeline("1", 0, codec_for, ledger, Received())
+        for offset, value in enumerate(self.values):
+            if offset >= (pipeline.start_offset or 0):
+                assert pipeline.add(offset, value, NOW) is None
+        return pipeline
+
+
+def close_all(pipeline: WindowPipeline, view: View = STANDING) -> list[ClosedSlot]:
+    return [pipeline.close(key, view, NOW) for key in pipeline.due()]

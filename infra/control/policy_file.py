@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from infra.control.purposes import known_purposes, served_fields
-from infra.control.records import MAX_COPIES, MAX_WINDOW_MS, Policy, PurposeRule, policy_fault
+from infra.control.records import Policy, PurposeRule, policy_fault, window_faults
 from infra.control.suggest import unknown
 from infra.errors import TidegateError
 from schemas.catalogue import POLICY_FIELDS, SOURCES
@@ -83,6 +83,11 @@ class _Window(_Part):
     step: Duration | None = None
     gap: Duration | None = None
     lateness: Duration
+
+    @property
+    def step_or_size(self) -> int:
+        """From the start of one window to the next, ms: the size, where windows do not hop."""
+        return self.size if self.step is None else self.step
 
 
 class _Minimise(_Part):
@@ -173,7 +178,7 @@ def _record(file: _File) -> Policy:
         future_tolerance_ms=file.future_tolerance,
         window_kind=window.kind,
         window_size_ms=window.size,
-        window_step_ms=window.size if window.step is None else window.step,
+        window_step_ms=window.step_or_size,
         window_gap_ms=window.gap or 0,
         lateness_ms=window.lateness,
         approvers=tuple(file.approvers),
@@ -183,28 +188,10 @@ def _record(file: _File) -> Policy:
 
 
 def _check_window(window: _Window) -> Iterator[tuple[Path_, str]]:
-    if window.size < 1:
-        yield ("window", "size"), "must be positive"
-    elif window.size > MAX_WINDOW_MS:
-        yield ("window", "size"), f"must be at most {MAX_WINDOW_MS} ms, which is 24 days"
-    if window.kind == "hopping":
-        if window.step is None:
-            yield ("window",), "a hopping window needs a step"
-        elif window.step < 1:
-            yield ("window", "step"), "must be positive"
-        elif window.step > window.size:
-            yield ("window", "step"), "is longer than the size: events between two windows would be in none"
-        elif window.size > window.step * MAX_COPIES:
-            yield ("window", "step"), f"must be at least 1/{MAX_COPIES} of the size: an event stands in every window"
-    elif window.step is not None and window.step != window.size:
-        yield ("window", "step"), "only hopping windows have a step"
-    if window.kind == "session":
-        if not window.gap:
-            yield ("window",), "a session window needs a gap: the silence that ends it"
-        elif window.gap > window.size:
-            yield ("window", "gap"), "is longer than the size"
-    elif window.gap:
-        yield ("window", "gap"), "only session windows have a gap"
+    if window.kind == "hopping" and window.step is None:
+        yield ("window",), "a hopping window needs a step"
+    for part, what in window_faults(window.kind, window.size, window.step_or_size, window.gap or 0, window.lateness):
+        yield ("window",) if getattr(window, part) is None else ("window", part), what
 
 
 def _check_purposes(purposes: Mapping[str, _Purpose]) -> Iterator[tuple[Path_, str]]:

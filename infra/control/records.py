@@ -8,7 +8,7 @@ what that means for each topic (never: more is allowed).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -222,7 +222,7 @@ def _check(record: Record) -> Record | Unreadable:
 def policy_fault(policy: Policy) -> str:
     """Return what makes a policy senseless, or "" when it can be put in force."""
     names = [rule.name for rule in policy.purposes]
-    size, step, gap = policy.window_size_ms, policy.window_step_ms, policy.window_gap_ms
+    lengths = policy.window_size_ms, policy.window_step_ms, policy.window_gap_ms, policy.lateness_ms
     faults = {
         "the name is empty": not policy.name,
         "the version must be at least 1": policy.version < 1,
@@ -234,15 +234,32 @@ def policy_fault(policy: Policy) -> str:
         "the grid must be at least 1 px": policy.grid_px < 1,
         "the resolution must be at least 1 ms": policy.resolution_ms < 1,
         "the future tolerance must not be negative": policy.future_tolerance_ms < 0,
-        "the window size must be positive": size < 1,
-        f"the window size must be at most {MAX_WINDOW_MS} ms (24 days)": size > MAX_WINDOW_MS,
-        "the window step must be positive": step < 1,
-        "the window step must not be longer than the size": step > size,
-        f"the window step must be at least 1/{MAX_COPIES} of the size": size > step * MAX_COPIES,
-        "only hopping windows have a step other than their size": policy.window_kind != "hopping" and step != size,
-        "a session window needs a positive gap": policy.window_kind == "session" and gap < 1,
-        "the gap must not be longer than the size": gap > size,
-        "only session windows have a gap": policy.window_kind != "session" and gap != 0,
-        "lateness must not be negative": policy.lateness_ms < 0,
     }
-    return next((fault for fault, there in faults.items() if there), "")
+    of_window = (f"window {part}: {what}" for part, what in window_faults(policy.window_kind, *lengths))
+    return next((fault for fault, there in faults.items() if there), "") or next(of_window, "")
+
+
+def window_faults(kind: str, size: int, step: int, gap: int, lateness: int) -> Iterator[tuple[str, str]]:
+    """Yield what makes a way to cut windows senseless: which of the lengths (ms), by name, and why."""
+    if size < 1:
+        yield "size", "must be positive"
+    elif size > MAX_WINDOW_MS:
+        yield "size", f"must be at most {MAX_WINDOW_MS} ms, which is 24 days"
+    if kind != "hopping":
+        if step != size:
+            yield "step", "only hopping windows have a step"
+    elif step < 1:
+        yield "step", "must be positive"
+    elif step > size:
+        yield "step", "is longer than the size: events between two windows would be in none"
+    elif size > step * MAX_COPIES:
+        yield "step", f"must be at least 1/{MAX_COPIES} of the size: an event stands in every window"
+    if kind != "session":
+        if gap:
+            yield "gap", "only session windows have a gap"
+    elif gap < 1:
+        yield "gap", "a session window needs a gap: the silence that ends it"
+    elif gap > size:
+        yield "gap", "is longer than the size"
+    if lateness < 0:
+        yield "lateness", "must not be negative"
