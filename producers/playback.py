@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from producers.batcher import Capture, Ints, Session
 from producers.producer import Producer
@@ -33,6 +34,17 @@ class Chunk:
     def mark(cls, offset: int, kind: str) -> Chunk:
         """Return one event that has nothing but its kind."""
         return cls(np.array([offset], np.int64), {"kind": np.array([KINDS[kind]], np.int64)})
+
+
+_PLACED = np.array([KINDS[name] for name in ("pointer_move", "pointer_button", "element")])
+
+
+def place_turns(columns: dict[str, Ints], turns: NDArray[np.bool_], x: int, y: int) -> None:
+    """Put turns of the wheel where the pointer was last; it stood at (x, y) before. `columns` are in time order."""
+    placed = np.isin(columns["kind"], _PLACED)
+    last = np.maximum.accumulate(np.where(placed, np.arange(1, len(placed) + 1), 0))
+    for name, begun in (("x", x), ("y", y)):
+        columns[name] = np.where(turns, np.concatenate(([begun], columns[name]))[last], columns[name])
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import numpy as np
 
 from infra.errors import TidegateError
 from producers.batcher import Ints
-from producers.playback import Chunk
+from producers.playback import Chunk, place_turns
 from schemas.catalogue import BUTTONS, KINDS
 
 FORMATS = ("balabit",)
@@ -108,7 +108,11 @@ def _recording(path: Path, lines: Iterator[list[str]], limit_s: float) -> Record
         raise TidegateError(f"{path} holds no event{f', only {len(bad)} lines that are no rows' if bad else ''}.")
     table = np.array(rows, np.int64).T
     names = ("kind", "button", "pressed", "wheel_y", "x", "y")
-    return Recording(path, table[0], dict(zip(names, table[1:], strict=True)), tuple(bad))
+    columns = dict(zip(names, table[1:], strict=True))
+    # The public recordings say 0,0 of every turn of the wheel: they do not know where it was.
+    unknown = (columns["kind"] == _WHEEL) & (columns["x"] == 0) & (columns["y"] == 0)
+    place_turns(columns, unknown, 0, 0)
+    return Recording(path, table[0], columns, tuple(bad))
 
 
 def _row(fields: Sequence[str]) -> tuple[int, ...] | None:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from producers.batcher import Ints
-from producers.playback import Chunk, Script
+from producers.playback import Chunk, Script, place_turns
 from schemas.catalogue import BUTTONS, KEY_CLASSES, KINDS, ROLES
 
 Floats = NDArray[np.float64]
@@ -138,15 +138,17 @@ def _minute(rng: np.random.Generator, activity: float, hand: _Hand, favourites: 
     fits = begins + lengths < MINUTE_MS - 1000
     kinds, begins, lengths = kinds[fits], begins[fits], lengths[fits]
     sheet = _Sheet()
+    stood = int(hand.x), int(hand.y)
     _strokes(rng, sheet, begins[kinds == _STROKE], lengths[kinds == _STROKE], hand)
     _typing(rng, sheet, begins[kinds == _TYPE], lengths[kinds == _TYPE])
-    _wheels(rng, sheet, begins[kinds == _WHEEL], hand)
+    _wheels(rng, sheet, begins[kinds == _WHEEL])
     switches = begins[kinds == _FOCUS]
     chosen = np.minimum(rng.zipf(1.6, len(switches)), len(APPLICATIONS) - 1)
     if favourites is not None:
         chosen = favourites[chosen - 1]
     sheet.add(switches, "focus")
     times, columns = sheet.finish()
+    place_turns(columns, columns["kind"] == KINDS["wheel"], *stood)
     in_front = np.concatenate(([hand.application], chosen))
     columns["application"] = in_front[np.searchsorted(switches.astype(np.int64), times, side="right")]
     hand.application = int(in_front[-1])
@@ -210,13 +212,12 @@ def _typing(rng: np.random.Generator, sheet: _Sheet, begins: Floats, lengths: Fl
     sheet.add(down + held, "key", key_class=key_class)
 
 
-def _wheels(rng: np.random.Generator, sheet: _Sheet, begins: Floats, hand: _Hand) -> None:
+def _wheels(rng: np.random.Generator, sheet: _Sheet, begins: Floats) -> None:
     notches = np.minimum(rng.geometric(0.25, len(begins)), 15)
     turn = np.repeat(np.arange(len(begins)), notches)
     step = np.arange(len(turn)) - np.repeat(np.cumsum(notches) - notches, notches)
     direction = np.where(rng.random(len(begins)) < 0.8, -1, 1)[turn]
-    x, y = np.full(len(turn), int(hand.x)), np.full(len(turn), int(hand.y))
-    sheet.add(begins[turn] + step * 45, "wheel", wheel_y=direction, x=x, y=y)
+    sheet.add(begins[turn] + step * 45, "wheel", wheel_y=direction)
 
 
 def _pixels(positions: Floats, size: int) -> Ints:

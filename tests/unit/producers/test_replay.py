@@ -47,6 +47,14 @@ def test_rows_become_events(tmp_path: Path) -> None:
     assert recording.screen == (8, 9)
 
 
+def test_a_turn_of_the_wheel_at_no_place_is_where_the_pointer_was(tmp_path: Path) -> None:
+    """The public recordings say 0,0 of every turn; a corner that nobody went to must not be learnt from."""
+    rows = "0.0,0,Scroll,Up,0,0\n0.1,0,NoButton,Move,5,6\n0.2,0,Scroll,Down,0,0\n0.3,0,NoButton,Move,0,0\n"
+    recording = read(written(tmp_path, HEADER + rows + "0.4,0,Scroll,Down,0,0\n"), "balabit")
+    assert recording.columns["x"].tolist() == [0, 5, 5, 0, 0]
+    assert recording.columns["y"].tolist() == [0, 6, 6, 0, 0]
+
+
 @pytest.mark.parametrize(
     "row",
     [

@@ -57,6 +57,24 @@ def test_every_event_is_a_possible_one() -> None:
             assert chunk.columns["label"].max(initial=0) < len(LABELS)
 
 
+def test_the_wheel_turns_where_the_pointer_is() -> None:
+    """Within a minute, a turn's position is that of the pointer's event before it, but for minutes with a pause."""
+    turns = 0
+    for index in range(10):
+        for chunk in Person(11, index).chunks(2.0):
+            if KINDS["session_pause"] in chunk.columns["kind"]:
+                continue
+            placed = np.isin(chunk.columns["kind"], [KINDS["pointer_move"], KINDS["pointer_button"], KINDS["element"]])
+            for turn in np.flatnonzero(chunk.columns["kind"] == KINDS["wheel"]):
+                before = np.flatnonzero(placed[:turn])
+                if len(before):
+                    turns += 1
+                    assert [chunk.columns[name][turn] for name in "xy"] == [
+                        chunk.columns[name][before[-1]] for name in "xy"
+                    ]
+    assert turns > 20
+
+
 def test_all_kinds_happen_and_few_people_do_most() -> None:
     """Every kind of event but `unknown` is there; the busiest tenth makes over a quarter of the events."""
     events, kinds = [], set()
