@@ -15,7 +15,9 @@ from infra.control.state import View
 from infra.errors import TidegateError
 
 READ_SECONDS = 3.0
-"""How long the control topics may take to be read to their end before it is said that they cannot be."""
+"""How long the control topics may take to be read to their end once the broker is known to be away."""
+SLOW_SECONDS = 10.0
+"""The same while nothing is known to be wrong: a machine under load takes its time."""
 HEARTBEAT_SECONDS = 1.0
 """How long to listen for the authority: five heartbeats."""
 
@@ -30,10 +32,14 @@ def read_control(addresses: Addresses, *, listen: bool = False) -> View:
     every broker, unlike a look-up of end offsets.
     """
     with ControlReader(addresses, "consent") as reader:
+        waited = READ_SECONDS
         view = reader.wait_for(lambda _: reader.read_to_end, READ_SECONDS)
+        if not reader.read_to_end and not reader.trouble:
+            waited = SLOW_SECONDS
+            view = reader.wait_for(lambda _: reader.read_to_end or bool(reader.trouble), SLOW_SECONDS - READ_SECONDS)
         if not reader.read_to_end:
             raise TidegateError(
-                f"the control topics at {addresses.kafka} could not be read to their end within {READ_SECONDS:g} s "
+                f"the control topics at {addresses.kafka} could not be read to their end within {waited:g} s "
                 f"({reader.trouble or 'no answer'}). See whether the broker runs with `tidegate status`; "
                 "`tidegate topics apply` creates topics that are missing."
             )
