@@ -284,13 +284,14 @@ def _keys(header: Mapping[str, Any], batches: Mapping[str, Longs]) -> list[RowKe
     }
     policy, version, notice = header["policy"], header["policy_version"], header["notice"]
     return [
-        RowKey(session, subject, policy, version, notice, purposes[word], width, height)
-        for session, subject, word, width, height in zip(
+        RowKey(session, subject, policy, version, notice, purposes[word], width, height, epoch)
+        for session, subject, word, width, height, epoch in zip(
             header["batch_session"],
             header["batch_subject"],
             bits,
             batches["screen_width"].tolist(),
             batches["screen_height"].tolist(),
+            batches["epoch"].tolist(),
             strict=True,
         )
     ]

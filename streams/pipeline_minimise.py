@@ -174,6 +174,7 @@ class MinimisePipeline:
                 "batch_captured": batches.of_header("captured"),
                 "batch_final": batches.of_header("final"),
                 "batch_purposes": np.array([purposes for purposes, _ in bits], np.int64),
+                "batch_epoch": batches.of_header("epoch"),
                 "batch_base_time": base_time,
                 "batch_screen_width": batches.of_header("screen_width") * positions,
                 "batch_screen_height": batches.of_header("screen_height") * positions,

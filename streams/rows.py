@@ -77,17 +77,19 @@ def _typed(admitted: Admitted, application: Column) -> dict[str, Column]:
 
 
 def _verdicts(keys: Sequence[RowKey], view: View, now_ms: int) -> list[Verdict]:
-    """Judge each row as if the policy had only the purposes that the row was recorded for.
+    """Judge each row by the epoch that it was captured in, as if the policy had only the row's own purposes.
 
     A purpose consented to since then gives no claim to what was recorded before.
+    Nor does the release of a switch: what waited meanwhile, here or in a topic, is
+    of an earlier epoch, and refused.
     """
     narrowed = {purposes: _narrowed(view, purposes) for purposes in {key.purposes for key in keys}}
-    known: dict[tuple[str, tuple[str, ...]], Verdict] = {}
+    known: dict[tuple[str, tuple[str, ...], int], Verdict] = {}
     for key in keys:
-        if (key.subject, key.purposes) not in known:
-            verdict = judge(narrowed[key.purposes], key.subject, now_ms, view.state.epoch)
-            known[key.subject, key.purposes] = verdict
-    return [known[key.subject, key.purposes] for key in keys]
+        if (key.subject, key.purposes, key.epoch) not in known:
+            verdict = judge(narrowed[key.purposes], key.subject, now_ms, key.epoch)
+            known[key.subject, key.purposes, key.epoch] = verdict
+    return [known[key.subject, key.purposes, key.epoch] for key in keys]
 
 
 def _narrowed(view: View, purposes: Sequence[str]) -> View:

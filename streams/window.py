@@ -47,6 +47,8 @@ class RowKey(NamedTuple):
     purposes: tuple[str, ...]
     screen_width: int
     screen_height: int
+    epoch: int
+    """The control epoch in which they were captured."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

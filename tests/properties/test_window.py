@@ -32,7 +32,9 @@ from tests.streams_support import (
 CAT = "c" * 32
 SUBJECTS = {"sa": ANN, "sb": BOB, "sc": CAT}
 CONSENTS = {ANN: [TRAINING], BOB: [TRAINING]}  # CAT has said no: batches of hers hold nothing
-STANDING = view_of(policy(), {pseudonym(who): names for who, names in CONSENTS.items()})
+PSEUDONYMS = {pseudonym(who): names for who, names in CONSENTS.items()}
+STANDING = view_of(policy(), PSEUDONYMS)
+RELEASED = view_of(policy(), PSEUDONYMS, epoch=1)
 SPECS = (
     WindowSpec("tumbling", 1_000, 1_000, 0, 300),
     WindowSpec("tumbling", 1_000, 1_000, 0, 0),
@@ -71,6 +73,7 @@ def raw_logs(draw: st.DrawFn) -> list[RawMessage]:
             raw_message(
                 offset, [append - age for age in ages], append=append, session=session, subject=SUBJECTS[session],
                 first_number=numbers[session], application=application, x=range(len(ages)), base_time=append,
+                epoch=draw(st.sampled_from([0, 0, 1])),
             )
         )  # fmt: skip
         numbers[session] += len(ages)
@@ -279,6 +282,35 @@ def check_against_the_model(tables: Tables, messages: list[RawMessage], spec: Wi
     assert {offset: row[RECEIPT.index("late")] for offset, row in tables.batches.items()} == late
     kept = sum(row[RECEIPT.index("kept")] for row in tables.batches.values())
     assert kept == sum(slot.split.kept for slot in tables.slots.values()) + sum(late.values())
+
+
+@given(data=st.data(), messages=raw_logs(), spec=st.sampled_from(SPECS))
+@settings(max_examples=60)
+def test_after_a_release_nothing_of_an_earlier_epoch_is_stored(
+    data: st.DataObject, messages: list[RawMessage], spec: WindowSpec
+) -> None:
+    """It was minimised before, and waited: every event of it is counted as `epoch`, every other one is stored."""
+    pipeline = WindowPipeline("1", 0, codec_for, None, Received())
+    for offset, value in enumerate(block_log(cut(data.draw, messages), spec)):
+        assert pipeline.add(offset, value, 0) is None
+    closed = [pipeline.close(key, RELEASED, T0) for key in pipeline.due()]
+    headers = [read_raw(message)[0] for message in messages]
+    old = {
+        (header["session"], number)
+        for header in headers
+        if not header["epoch"]
+        for number in range(header["first_number"], header["captured"])
+    }
+    slots, _ = modelled(messages, spec)
+    assert {slot.slot_start: sorted(stored_events(slot)) for slot in closed} == {
+        start: sorted(event for event in events if event[:2] not in old) for start, events in slots.items()
+    }
+    refused = Counter[str]()
+    for slot in closed:
+        for counts in slot.rows.refused:
+            refused.update(counts)
+    primary = [event for start, events in slots.items() for event in events if event[2] < start + spec.every_ms]
+    assert refused == Counter(epoch=sum(event[:2] in old for event in primary))
 
 
 def sent_again(draw: st.DrawFn, messages: list[RawMessage]) -> list[RawMessage]:

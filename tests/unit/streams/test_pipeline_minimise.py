@@ -93,6 +93,12 @@ def test_fields_the_policy_does_not_list_are_zeros() -> None:
     assert columns["batch_purposes"].tolist() == [1, 2]
 
 
+def test_each_batch_keeps_the_epoch_it_was_captured_in() -> None:
+    """Also one of an epoch that this worker has not heard of yet; the gate before the INSERT judges by it."""
+    _, _, columns = run(raw_message(0, [T0]), raw_message(1, [T0], subject=BOB, epoch=2), raw_message(2, [], epoch=1))
+    assert columns["batch_epoch"].tolist() == [0, 2, 1]
+
+
 def test_labels_never_pass() -> None:
     """Not even under a policy that lists them."""
     out, _, columns = run(raw_message(0, [T0], kinds=KINDS["element"], label=1, labels=["", "Secret plan"]))

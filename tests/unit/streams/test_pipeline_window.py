@@ -140,6 +140,36 @@ def test_an_application_stopped_meanwhile_leaves_not_even_its_name() -> None:
     assert slot.rows.applications == [["", "editor"]]
 
 
+def test_what_waited_while_a_switch_was_engaged_is_refused_after_its_release() -> None:
+    """In memory or in a topic: captured before, closed after; only what was captured since the release is stored."""
+    consents = {pseudonym(ANN): [TRAINING]}
+    log = Log().take(raw_message(0, [T0, T0 + 1], application=1))
+    waiting = log.windower()
+    engaged = view_of(policy(), consents, switches={"w": Switch("w", "everything", "", True, "test", "me", T0, 0)})
+    released = view_of(policy(), consents, epoch=1)
+    log.take(raw_message(1, [T0 + 2], first_number=2, epoch=1)).tick(1, T0 + 60_000)
+    for offset in (1, 2):
+        assert waiting.add(offset, log.values[offset], NOW) is None
+    for pipeline in (waiting, log.windower()):
+        assert close_all(pipeline, engaged)[0].rows.refused == [{"switch": 2}, {"switch": 1}]
+        (slot,) = close_all(pipeline, released)
+        assert slot.rows.refused == [{"epoch": 2}, {}]
+        assert (slot.rows.subject, slot.rows.stored) == (["", pseudonym(ANN)], [0, 1])
+        assert slot.rows.applications == [[""], [""]]
+        assert slot.rows.events["number"].tolist() == [2]
+        assert (slot.split.kept, slot.split.dropped) == (1, 2)
+
+
+def test_epochs_within_a_window_are_rows_of_their_own() -> None:
+    """So that each is judged by itself; session windows are cut by silence all the same."""
+    for kind in ({}, SESSIONS):
+        log = Log(**kind).take(raw_message(0, [T0, T0 + 600]), raw_message(1, [T0 + 300], first_number=2, epoch=1))
+        (slot,) = close_all(log.tick(1, T0 + 60_000).windower())
+        assert slot.rows.window_start == [T0, T0]
+        assert slot.rows.stored == [2, 1]
+        assert slot.rows.events["number"].tolist() == [0, 1, 2]
+
+
 def test_purposes_and_fields_only_ever_become_fewer() -> None:
     """A purpose withdrawn takes its fields along; one consented to since gives no claim to older events."""
     narrow = {"purposes": (rule(TRAINING, fields=["x"]), rule(RESEARCH, fields=["y"]))}
