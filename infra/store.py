@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver.exceptions import ClickHouseError, StreamFailureError
 from clickhouse_connect.driver.exceptions import Error as DriverError
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError
 
 from infra.addresses import Addresses
 from infra.errors import TidegateError
@@ -49,6 +49,23 @@ TRANSIENT_CODES = frozenset(
 )
 """ClickHouse's error codes that pass by themselves."""
 
+_NOT_OVER = frozenset(
+    {
+        159,  # TIMEOUT_EXCEEDED
+        209,  # SOCKET_TIMEOUT
+        210,  # NETWORK_ERROR
+        225,  # NO_ZOOKEEPER
+        236,  # ABORTED: shutting down, in the middle of it
+        244,  # UNEXPECTED_ZOOKEEPER_ERROR
+        319,  # UNKNOWN_STATUS_OF_INSERT
+        999,  # KEEPER_EXCEPTION
+        1000,  # POCO_EXCEPTION
+        1001,  # STD_EXCEPTION
+        1002,  # UNKNOWN_EXCEPTION
+    }
+)
+"""Answers that do not say for sure that nothing of the call can still happen."""
+
 _AUTHENTICATION_FAILED = 516
 _NOT_MADE = frozenset({60, 81})  # UNKNOWN_TABLE, UNKNOWN_DATABASE
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 2.0
@@ -77,7 +94,9 @@ _ONE_BLOCK = {
 class StoreError(TidegateError):
     """The store refused, or cannot be reached."""
 
-    def __init__(self, message: str, *, error_code: int | None = None, detail: str = "", transient: bool) -> None:
+    def __init__(
+        self, message: str, *, error_code: int | None = None, detail: str = "", transient: bool, over: bool
+    ) -> None:
         super().__init__(message)
         self.error_code = error_code
         """ClickHouse's error code; None where it never answered."""
@@ -85,6 +104,9 @@ class StoreError(TidegateError):
         """What ClickHouse said. It may quote the query or the data: never log it."""
         self.transient = transient
         """True where the same call may work later."""
+        self.over = over
+        """True where it is certain that nothing of the call can happen any more: it was never sent, or the
+        store has answered that it failed. False where it may have happened, or may yet happen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +212,8 @@ class Store:
         """
         if rows.num_rows == 0:
             return
-        body = _one_batch(rows)
+        # Not as bytes: those the client would by itself send a second time when the connection is lost.
+        body = memoryview(_one_batch(rows))
         settings: dict[str, Any] = {"database": self.database, **_ONE_BLOCK}
         if token is not None:
             settings["insert_deduplication_token"] = token
@@ -213,23 +236,27 @@ class Store:
     def _retry(self, call: Callable[[Client], T]) -> T:
         # Not stamina: a command that prints JSON must not see its log lines on stdout.
         deadline = time.monotonic() + self._deadline_s
-        wait_s = _FIRST_WAIT_S
+        wait_s, over = _FIRST_WAIT_S, True
         while True:
             try:
                 return self._once(call)
             except StoreError as error:
+                over = error.over = over and error.over
                 if not error.transient or time.monotonic() + wait_s > deadline:
                     raise
             time.sleep(wait_s)
             wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
 
     def _once(self, call: Callable[[Client], T]) -> T:
+        sent = False
         try:
-            return call(self._connected())
+            client = self._connected()
+            sent = True
+            return call(client)
         except ClickHouseError as error:
-            raise self._refusal(error) from None
+            raise self._refusal(error, sent) from None
         except (HTTPError, OSError) as error:
-            raise self._away(type(error).__name__) from None
+            raise self._away(type(error).__name__, over=not sent) from None
 
     def _connected(self) -> Client:
         with self._lock:
@@ -269,11 +296,11 @@ class Store:
             show_clickhouse_errors="scrub",
         )
 
-    def _refusal(self, error: ClickHouseError) -> StoreError:
+    def _refusal(self, error: ClickHouseError, sent: bool) -> StoreError:
         number = error.code if isinstance(error, DriverError) else None
         if number is None:
             # No code: the server never answered, or broke off in the middle.
-            return self._away(type(error).__name__)
+            return self._away(type(error).__name__, over=not sent or _never_connected(error))
         name = getattr(error, "name", None) or "an error"
         if number == _AUTHENTICATION_FAILED:
             message = (
@@ -289,15 +316,27 @@ class Store:
             message = f"the store at {self.address} refused: {name} (code {number})."
         broke_off = isinstance(error, StreamFailureError)
         return StoreError(
-            message, error_code=number, detail=str(error), transient=broke_off or number in TRANSIENT_CODES
+            message,
+            error_code=number,
+            detail=str(error),
+            transient=broke_off or number in TRANSIENT_CODES,
+            over=not sent or not (broke_off or number in _NOT_OVER),
         )
 
-    def _away(self, what: str) -> StoreError:
+    def _away(self, what: str, *, over: bool) -> StoreError:
         return StoreError(
             f"the store at {self.address} does not answer ({what}): "
             "is it running? See `tidegate status`, or set TIDEGATE_STORE.",
             transient=True,
+            over=over,
         )
+
+
+def _never_connected(error: ClickHouseError) -> bool:
+    """Whether a call failed before a byte of it could reach the store."""
+    cause = error.__cause__
+    why = cause.reason if isinstance(cause, MaxRetryError) else cause
+    return isinstance(why, (NewConnectionError, ConnectTimeoutError))
 
 
 def _dict(given: Mapping[str, Any] | None) -> dict[str, Any] | None:

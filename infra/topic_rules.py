@@ -12,6 +12,8 @@ ROLES = (
 )
 """Who may be named as a reader or writer."""
 
+HISTORIES = ("control.policy", "control.consent", "control.switch")
+"""What a gate goes by depends on everything that was ever said there."""
 RAW_HOURS_AT_MOST = 48
 
 
@@ -51,8 +53,8 @@ def _retention(topic: Topic) -> Iterator[str]:
     if isinstance(topic.retention_hours, str):
         if topic.retention_hours != FOREVER:
             yield f"retention must be hours or `{FOREVER}`, not `{topic.retention_hours}`"
-        elif topic.cleanup != "compact":
-            yield "retention is unbounded, which only a compacted topic may be"
+        elif topic.cleanup != "compact" and topic.name not in HISTORIES:
+            yield "retention is unbounded, which only a compacted topic or a history of the control plane may be"
     elif topic.retention_hours < 1:
         yield "retention must be at least an hour"
 
@@ -62,9 +64,11 @@ def _control(topic: Topic) -> Iterator[str]:
         yield "a control topic has one partition, so that every gate applies its records in one order"
     if topic.encoding != "single-object":
         yield "a control topic is single-object encoded, so that stopping needs no registry"
-    # A heartbeat is worthless a second later; every other control record stands until the next of its key.
-    if topic.cleanup != "compact" and topic.name != "control.heartbeat":
-        yield "a control topic is compacted, so that a gate that starts finds the last word on everything"
+    if topic.name in HISTORIES:
+        if topic.cleanup != "delete" or topic.retention_ms != -1:
+            yield "is kept whole: compaction would let a record that is not valid take the place of one that is"
+        if topic.timestamp != "LogAppendTime":
+            yield "needs LogAppendTime, or what allows more could be dated by who wrote it"
 
 
 def _interactions(topic: Topic) -> Iterator[str]:

@@ -183,6 +183,7 @@ SUBJECTS_OF_TOPICS: Mapping[str, str] = MappingProxyType(
         "control.switch": "switch",
         "control.heartbeat": "heartbeat",
         "control.standing": "standing",
+        "control.ack": "ack",
     }
 )
 

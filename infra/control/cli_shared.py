@@ -14,15 +14,20 @@ from infra.control.reader import ControlReader
 from infra.control.state import View
 from infra.errors import TidegateError
 
-READ_SECONDS = 3.0
-"""How long the control topics may take to be read to their end once the broker is known to be away."""
-SLOW_SECONDS = 10.0
-"""The same while nothing is known to be wrong: a machine under load takes its time."""
+ANSWER_SECONDS = 1.8
+"""How long a broker may take to answer anything at all before it is said to be silent."""
+READ_SECONDS = 10.0
+"""How long the control topics may then take to be read to their end: a machine under load takes its time."""
 HEARTBEAT_SECONDS = 1.0
 """How long to listen for the authority: five heartbeats."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 By = Annotated[str, typer.Option("--by", help="Who does it, as others shall see it. (default: your user name)")]
+
+
+Keys = Annotated[
+    list[str], typer.Option("--key", help="An approver's key, by name or file; again for a second one.")
+]
 
 
 def read_control(addresses: Addresses, *, listen: bool = False) -> View:
@@ -32,14 +37,20 @@ def read_control(addresses: Addresses, *, listen: bool = False) -> View:
     every broker, unlike a look-up of end offsets.
     """
     with ControlReader(addresses, "consent") as reader:
-        waited = READ_SECONDS
-        view = reader.wait_for(lambda _: reader.read_to_end, READ_SECONDS)
-        if not reader.read_to_end and not reader.trouble:
-            waited = SLOW_SECONDS
-            view = reader.wait_for(lambda _: reader.read_to_end or bool(reader.trouble), SLOW_SECONDS - READ_SECONDS)
+        view = reader.wait_for(lambda _: reader.read_to_end or reader.answered, ANSWER_SECONDS)
+        if not reader.answered:
+            raise TidegateError(
+                f"the broker at {addresses.kafka} did not answer within {ANSWER_SECONDS:g} s "
+                f"({reader.trouble or 'no answer'}). See whether it runs with `tidegate status`; "
+                "TIDEGATE_KAFKA or --home names another."
+            )
+        view = reader.wait_for(lambda _: reader.read_to_end or bool(reader.trouble), READ_SECONDS)
+        if not reader.read_to_end:
+            # Trouble passes within a moment where a broker has just come up.
+            view = reader.wait_for(lambda _: reader.read_to_end, ANSWER_SECONDS)
         if not reader.read_to_end:
             raise TidegateError(
-                f"the control topics at {addresses.kafka} could not be read to their end within {waited:g} s "
+                f"the control topics at {addresses.kafka} could not be read to their end "
                 f"({reader.trouble or 'no answer'}). See whether the broker runs with `tidegate status`; "
                 "`tidegate topics apply` creates topics that are missing."
             )

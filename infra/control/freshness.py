@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
-from infra.control.records import CONSENT_TOPIC, MAX_SKEW_MS, STANDING_TOPIC, Heartbeat
+from infra.control.records import CONSENT_TOPIC, MAX_SKEW_MS, STANDING_TOPIC, SWITCH_TOPIC, Heartbeat
 from infra.control.state import TOPICS, ControlState
 
 MAX_AGE = 1.0
@@ -147,9 +147,19 @@ def _lag(pulse: Pulse, state: ControlState, topic: str, read_to_end: Set[str]) -
     if reached < named:
         return f"{topic} is applied up to offset {reached} of {named}"
     if topic == STANDING_TOPIC and state.mode == "standing":
-        if CONSENT_TOPIC not in pulse.named:
-            return f"the authority does not say how far {CONSENT_TOPIC} reaches"
-        if state.consent_reached < pulse.named[CONSENT_TOPIC]:
-            reached, named = state.consent_reached, pulse.named[CONSENT_TOPIC]
-            return f"{STANDING_TOPIC} translates {CONSENT_TOPIC} up to offset {reached} of {named}"
+        # What is said of subjects and teams, these gates know only as far as it is translated.
+        for source, translated in ((CONSENT_TOPIC, state.consent_reached), (SWITCH_TOPIC, state.switch_reached)):
+            if source not in pulse.named:
+                return f"the authority does not say how far {source} reaches"
+            if translated < pulse.named[source]:
+                return f"{STANDING_TOPIC} translates {source} up to offset {translated} of {pulse.named[source]}"
     return ""
+
+
+def authority_ms(pulse: Pulse, mono: float) -> int | None:
+    """Return the authority's clock at `mono` (monotonic s), UTC epoch ms; None where none has been heard.
+
+    A gate dates its acknowledgements by it, since its own clock may be wrong.
+    """
+    heard = max(pulse.heard.values(), key=lambda each: each.arrived, default=None)
+    return None if heard is None else int((mono - heard.quickest) * 1000)

@@ -1,9 +1,10 @@
 """Who a subject is to the system: an identifier that only their own machine can compute.
 
-A subject's key is 32 random bytes in a file that nobody else may read. The
-identifier is derived from it and is what control topics and raw batches carry. The
+A subject's key is 32 random bytes in a file that nobody else may read: the seed of
+an Ed25519 key (RFC 8032), with which they sign what they say. The identifier is
+derived from its public half and is what control topics and raw batches carry. The
 minimiser turns it into a pseudonym with a key of its own, and from there on only
-the pseudonym exists.
+the pseudonym exists. Approvers' keys are of the same kind.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import re
 import secrets
 import stat
 from pathlib import Path
+
+from nacl.bindings import crypto_sign_seed_keypair
 
 from infra.errors import TidegateError
 
@@ -67,8 +70,16 @@ def load_or_create_key(path: Path) -> bytes:
 
 
 def subject_of(key: bytes) -> str:
-    """Return the subject identifier of a key: 32 hex digits, BLAKE2b (RFC 7693) of 16 bytes, personalised."""
-    return hashlib.blake2b(key, digest_size=16, person=_PERSON).hexdigest()
+    """Return the subject identifier of a key file's 32 bytes: 32 hex digits."""
+    return subject_of_public(crypto_sign_seed_keypair(key)[0].hex())
+
+
+def subject_of_public(public: str) -> str:
+    """Return the subject identifier of a public key (hex): BLAKE2b (RFC 7693) of 16 bytes, personalised.
+
+    Raises ValueError for what is no hex.
+    """
+    return hashlib.blake2b(bytes.fromhex(public), digest_size=16, person=_PERSON).hexdigest()
 
 
 def is_subject(text: str) -> bool:

@@ -13,15 +13,24 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    TIMESTAMP_NOT_AVAILABLE,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 
 from infra.addresses import Addresses
 from infra.control import freshness
 from infra.control.freshness import Pulse
-from infra.control.records import HEARTBEAT_TOPIC, Heartbeat, Unreadable, decode
+from infra.control.records import HEARTBEAT_TOPIC, POLICY_TOPIC, Heartbeat, Unreadable, decode
 from infra.control.state import TOPICS, ControlState, Entry, Mode, View, apply
 
 OnChange = Callable[[ControlState, Sequence[Entry]], None]
@@ -68,7 +77,7 @@ class ControlReader:
     """Follows the control topics and says at any moment what a gate may go by.
 
     `subjects` limits whose consents are held in memory (mode `consent`): a
-    producer needs only its own. `adopt_log`: when the broker begins a new life
+    producer needs only its own. `teams` says by subject who is in which. `adopt_log`: when the broker begins a new life
     under another log, drop everything and read that one (a producer outlives the
     broker); without it the view stays closed (a worker is started anew).
 
@@ -82,6 +91,7 @@ class ControlReader:
         *,
         subjects: frozenset[str] | None = None,
         adopt_log: bool = False,
+        teams: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], int] = wall_ms,
     ) -> None:
@@ -89,11 +99,13 @@ class ControlReader:
         self._adopt_log = adopt_log
         self._topics = TOPICS[mode]
         self._now = (
-            ControlState(log=addresses.log, mode=mode, only=subjects),
+            ControlState(log=addresses.log, mode=mode, only=subjects, teams=teams or {}),
             Pulse(log=addresses.log),
             frozenset[str](),
         )
         self._trouble = ""
+        self._answered = False
+        self._held: list[Entry] = []
         self._callbacks: list[OnChange] = []
         self._changed = threading.Condition()
         self._closing = threading.Event()
@@ -132,6 +144,17 @@ class ControlReader:
     def trouble(self) -> str:
         """What the broker last answered amiss, or "" since the last heartbeat."""
         return self._trouble
+
+    @property
+    def authority_ms(self) -> int:
+        """The authority's clock, UTC epoch ms; the local one until an authority has been heard."""
+        told = freshness.authority_ms(self._now[1], self._clock())
+        return self._wall() if told is None else told
+
+    @property
+    def answered(self) -> bool:
+        """Whether the broker has answered anything at all."""
+        return self._answered
 
     @property
     def heartbeat_age(self) -> float | None:
@@ -181,6 +204,7 @@ class ControlReader:
             # Connects and learns who leads the topics; without it the first look-up of an offset waits 500 ms.
             with contextlib.suppress(KafkaException):
                 self._consumer.list_topics(timeout=1)
+                self._answered = True
             self._assign(dict.fromkeys(self._topics, OFFSET_BEGINNING))
             while not self._closing.is_set():
                 first = self._consumer.poll(_POLL)
@@ -200,6 +224,7 @@ class ControlReader:
         state, pulse, ends = self._now
         entries: list[Entry] = []
         for message in messages:
+            self._answered = True
             error = message.error()
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
@@ -214,6 +239,7 @@ class ControlReader:
         if other and self._adopt_log:
             self._adopt(state, other)
             return
+        entries = self._in_order(entries, ends)
         if entries:
             state = apply(state, entries, self._wall())
         with self._changed:
@@ -222,6 +248,15 @@ class ControlReader:
                 for callback in self._callbacks:
                     callback(state, entries)
             self._changed.notify_all()
+
+    def _in_order(self, entries: list[Entry], ends: frozenset[str]) -> list[Entry]:
+        """Return what can be applied now: who may sign for what stands in the policies, so those come first."""
+        if POLICY_TOPIC in ends:
+            ready, self._held = self._held + entries, []
+            # Stable: within a topic the order of the offsets stays.
+            return sorted(ready, key=lambda entry: entry.topic != POLICY_TOPIC)
+        self._held += [entry for entry in entries if entry.topic != POLICY_TOPIC]
+        return [entry for entry in entries if entry.topic == POLICY_TOPIC]
 
     def _hear(self, pulse: Pulse, message: Message) -> Pulse:
         heartbeat = decode(HEARTBEAT_TOPIC, message.value() or b"")
@@ -236,6 +271,7 @@ class ControlReader:
         with self._changed:
             fresh_start = state.restarted(log)
             self._now = (fresh_start, Pulse(log=log), frozenset())
+            self._held = []
             for callback in self._callbacks:
                 callback(fresh_start, ())
             self._changed.notify_all()
@@ -244,14 +280,16 @@ class ControlReader:
 
 def _entry(message: Message) -> Entry:
     topic, offset, value, key = _topic(message), message.offset() or 0, message.value(), message.key()
+    kind, taken = message.timestamp()
+    timestamp = None if kind == TIMESTAMP_NOT_AVAILABLE else taken
     try:
         name = key.decode() if isinstance(key, bytes) else key or ""
     except UnicodeDecodeError:
         name = ""
     if value is None:
-        return Entry(topic, offset, name, None)
-    record = decode(topic, value) if name else Unreadable("no_key")
-    return Entry(topic, offset, name, record)
+        return Entry(topic, offset, name, None, timestamp)
+    record = decode(topic, value, name, timestamp or 0) if name else Unreadable("no_key")
+    return Entry(topic, offset, name, record, timestamp)
 
 
 def _topic(message: Message) -> str:

@@ -26,6 +26,8 @@ NOTICE_CHANGED = "notice_changed"
 """The subject had consented, but under another version of the notice."""
 SWITCH = "switch"
 """An engaged switch covered it."""
+PAUSED = "paused"
+"""The subject had paused."""
 SOURCE_NOT_ALLOWED = "source_not_allowed"
 """No purpose that the subject had consented to may use this source."""
 EPOCH = "epoch"
@@ -57,6 +59,7 @@ REASONS: tuple[str, ...] = (
     BUFFER_FULL,
     SPOOL_FULL,
     UNDELIVERABLE,
+    PAUSED,
 )
 """Reasons by code. Codes stay inside a process; on the wire and in tables stands the word."""
 

@@ -8,6 +8,8 @@ what that means for each topic (never: more is allowed).
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
@@ -22,6 +24,7 @@ CONSENT_TOPIC = "control.consent"
 SWITCH_TOPIC = "control.switch"
 STANDING_TOPIC = "control.standing"
 HEARTBEAT_TOPIC = "control.heartbeat"
+ACK_TOPIC = "control.ack"
 
 POLICY_KEY = "policy"
 PROGRESS_KEY = "progress"
@@ -35,6 +38,25 @@ MAX_WINDOW_MS = 2**31 - 1
 """An event's place in its window is an int32: 24 days."""
 MAX_COPIES = 64
 """Hopping windows that one event may stand in."""
+ALL_PURPOSES = ""
+"""In place of a purpose: a pause over all of them, or its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """An Ed25519 signature, both parts in hex; see `signing.py` for what is signed."""
+
+    key: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approver:
+    """Somebody whose signature counts towards allowing more. `until` is UTC epoch ms, 0 for no end."""
+
+    name: str
+    key: str
+    until: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +88,26 @@ class Policy:
     window_step_ms: int
     window_gap_ms: int
     lateness_ms: int
-    approvers: tuple[str, ...]
+    approvers: tuple[Approver, ...]
     applied_at: int
     applied_by: str
+    notice_text: str = ""
+    teams: tuple[str, ...] = ()
+    signatures: tuple[Signature, ...] = ()
 
     def content(self) -> Policy:
-        """Return the policy without who applied it and when: equal contents are the same policy."""
-        return replace(self, applied_at=0, applied_by="")
+        """Return the policy without who applied and signed it, and when: equal contents are the same policy."""
+        return replace(self, applied_at=0, applied_by="", signatures=())
+
+    @property
+    def notice_digest(self) -> str:
+        """SHA-256 of the notice's text, hex; empty where the policy holds no text."""
+        return digest_of(self.notice_text)
+
+    @property
+    def notice_id(self) -> str:
+        """What a consent must have been given under to count."""
+        return notice_id(self.notice, self.notice_digest)
 
     def purpose(self, name: str) -> PurposeRule | None:
         """Return the rule of one purpose, or None when the policy does not have it."""
@@ -81,13 +116,18 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Consent:
-    """One subject's word on one purpose. `at` is UTC epoch ms."""
+    """One subject's word on one purpose, or on a pause over all of them. Times are UTC epoch ms."""
 
     subject: str
     purpose: str
+    """ALL_PURPOSES for a pause: not granted pauses, granted resumes."""
     granted: bool
     notice: str
     at: int
+    notice_digest: str = ""
+    until: int = 0
+    """When a pause ends by itself; 0 for not."""
+    signatures: tuple[Signature, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +142,11 @@ class Switch:
     by: str
     at: int
     epoch: int
+    expires_at: int = 0
+    """When somebody must look at it again, UTC epoch ms; 0 where nobody said. It never releases."""
+    releases: str = ""
+    """Of a release: the digest of the engaging record (`signing.digest`)."""
+    signatures: tuple[Signature, ...] = ()
 
     def stops(self, now_ms: int) -> bool:
         """Say whether it stops at that moment: a release dated in the future has not happened yet."""
@@ -115,7 +160,9 @@ class Standing:
     pseudonym: str
     purposes: tuple[str, ...]
     notices: tuple[str, ...]
+    """By purpose, the notice consented under, as `notice_id` names it."""
     consent_offset: int
+    switch_offset: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +176,29 @@ class Heartbeat:
     applied: Mapping[str, int]
 
 
-Record = Policy | Consent | Switch | Standing | Heartbeat
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A gate's word on what it has applied and what it lets through. Times are UTC epoch ms."""
+
+    gate: str
+    role: str
+    host: str
+    log: str
+    started_at: int
+    at: int
+    """By the authority's clock."""
+    lease_ms: int
+    """For how long the gate may stay open on this word; 0 where it has left."""
+    applied: Mapping[str, int]
+    open: bool
+    why: str
+    sources: tuple[str, ...]
+    switches: tuple[str, ...]
+    epoch: int
+    policy_version: int
+
+
+Record = Policy | Consent | Switch | Standing | Heartbeat | Ack
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +214,7 @@ SCOPES: tuple[str, ...] = tuple(
 """What a switch may cover."""
 
 _TYPES: Mapping[str, type[Record]] = MappingProxyType(
-    {"policy": Policy, "consent": Consent, "switch": Switch, "standing": Standing, "heartbeat": Heartbeat}
+    {"policy": Policy, "consent": Consent, "switch": Switch, "standing": Standing, "heartbeat": Heartbeat, "ack": Ack}
 )
 _SCHEMAS = {kind: name for name, kind in _TYPES.items()}
 _TOPICS = {_TYPES[name]: topic for topic, name in SUBJECTS_OF_TOPICS.items() if name in _TYPES}
@@ -169,6 +238,8 @@ def key_of(record: Record) -> str:
             return record.pseudonym or PROGRESS_KEY
         case Heartbeat():
             return record.authority
+        case Ack():
+            return record.gate
 
 
 def consent_key(subject: str, purpose: str) -> str:
@@ -181,8 +252,24 @@ def encode(record: Record) -> bytes:
     return wire.encode_single(load(_SCHEMAS[type(record)]), asdict(record))
 
 
-def decode(topic: str, value: bytes) -> Record | Unreadable:
-    """Read the value of a message of a control topic. Raises nothing: what cannot be read is `Unreadable`."""
+def notice_id(version: str, digest: str) -> str:
+    """Return what names a notice: its version and, where its text is known, the first half of its digest."""
+    return f"{version}#{digest[:32]}" if digest else version
+
+
+def digest_of(text: str) -> str:
+    """Return the SHA-256 of a notice, hex; empty for no text."""
+    return hashlib.sha256(text.encode()).hexdigest() if text else ""
+
+
+def decode(topic: str, value: bytes, key: str = "", at: int = 0) -> Record | Unreadable:
+    """Read the value of a message of a control topic. Raises nothing: what cannot be read is `Unreadable`.
+
+    A switch may also be engaged in plain JSON, which needs nothing but a stock
+    Kafka client; then `key` names it, and `at` (the message's time) dates it.
+    """
+    if topic == SWITCH_TOPIC and value[:1] == b"{":
+        return _plain_switch(value, key, at)
     name = SUBJECTS_OF_TOPICS[topic]
     single = wire.decode_single(value)
     if isinstance(single, Refusal):
@@ -190,6 +277,24 @@ def decode(topic: str, value: bytes) -> Record | Unreadable:
     if single.schema.name != name:
         return Unreadable("other_schema")
     return _check(_build(_TYPES[name], single.record))
+
+
+def _plain_switch(value: bytes, key: str, at: int) -> Switch | Unreadable:
+    """Read `{"scope": …, "value": …, "reason": …, "by": …}`: it can only engage, and only `scope` must be there."""
+    try:
+        said = json.loads(value)
+    except ValueError:
+        return Unreadable("not_json")
+    known = {"scope", "value", "reason", "by"}
+    if not key or not known.issuperset(said) or not all(isinstance(text, str) for text in said.values()):
+        return Unreadable("senseless")
+    scope, _, joined = said.get("scope", "").partition(":")
+    if scope not in SCOPES:
+        return Unreadable("senseless")
+    engaged = Switch(
+        key, scope, said.get("value", joined), True, said.get("reason", ""), said.get("by", ""), at, epoch=0
+    )
+    return engaged if not _is_senseless(engaged) else Unreadable("senseless")
 
 
 def _build(kind: type[Record], fields: Mapping[str, Any]) -> Record:
@@ -201,22 +306,30 @@ def _build(kind: type[Record], fields: Mapping[str, Any]) -> Record:
             PurposeRule(**{**rule, "sources": tuple(rule["sources"]), "fields": tuple(rule["fields"])})
             for rule in fields["purposes"]
         )
+        values["approvers"] = tuple(Approver(**approver) for approver in fields["approvers"])
+    if "signatures" in values:
+        values["signatures"] = tuple(Signature(**signature) for signature in fields["signatures"])
     return kind(**values)
 
 
 def _check(record: Record) -> Record | Unreadable:
+    return Unreadable("senseless") if _is_senseless(record) else record
+
+
+def _is_senseless(record: Record) -> bool:
     match record:
         case Policy():
-            bad = bool(policy_fault(record))
+            return bool(policy_fault(record))
         case Consent():
-            bad = not record.subject or not record.purpose or "/" in record.subject
+            return not record.subject or "/" in record.subject or record.until < 0
         case Switch():
-            bad = not record.id or (record.scope != "everything" and not record.value) or record.epoch < 0
+            return not record.id or (record.scope != "everything" and not record.value) or record.epoch < 0
         case Standing():
-            bad = len(record.purposes) != len(record.notices)
+            return len(record.purposes) != len(record.notices)
         case Heartbeat():
-            bad = not record.authority or not record.log
-    return Unreadable("senseless") if bad else record
+            return not record.authority or not record.log
+        case Ack():
+            return not record.gate or record.lease_ms < 0
 
 
 def policy_fault(policy: Policy) -> str:
@@ -234,9 +347,15 @@ def policy_fault(policy: Policy) -> str:
         "the grid must be at least 1 px": policy.grid_px < 1,
         "the resolution must be at least 1 ms": policy.resolution_ms < 1,
         "the future tolerance must not be negative": policy.future_tolerance_ms < 0,
+        "it needs two approvers or more": len({approver.key for approver in policy.approvers}) < 2,
+        "an approver stands in it twice": _twice(policy.approvers),
     }
     of_window = (f"window {part}: {what}" for part, what in window_faults(policy.window_kind, *lengths))
     return next((fault for fault, there in faults.items() if there), "") or next(of_window, "")
+
+
+def _twice(approvers: tuple[Approver, ...]) -> bool:
+    return any(len({getattr(each, part) for each in approvers}) < len(approvers) for part in ("name", "key"))
 
 
 def window_faults(kind: str, size: int, step: int, gap: int, lateness: int) -> Iterator[tuple[str, str]]:

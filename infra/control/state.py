@@ -1,22 +1,28 @@
 """What the control topics say, as one immutable value, and how records change it.
 
-`apply(state, entries, now_ms)` is a pure function of the topics' records in the
-order of their offsets, and needs only the last record of each key: compaction
-changes nothing. What a record may not do is let more pass by being broken:
+`apply(state, entries, now_ms)` is a pure function of the topics' histories, each in
+the order of its offsets, `control.policy` before the others (the reader sees to it).
+The one rule: what forbids needs nobody's leave, what allows more needs signatures
+(`signing.py`), and nothing allows more by being broken, repeated, or dated ahead of
+the moment at which the broker took it.
 
-* Policy: the highest version stands. A lower version, or the same version with
-  another content, is ignored; the same content again is welcome. A policy that
-  cannot be read is ignored and the one before stands. A tombstone leaves no policy.
-* Consent: the last record of subject and purpose stands. One that cannot be read,
-  or a tombstone, leaves no consent. A grant dated in the future waits (see `gate.py`).
-* Switch: the last record of an identifier stands. One that cannot be read counts
-  as an engaged switch over everything: what it was meant to stop is not known. A
-  tombstone of a switch is ignored, since removing a record is no release. A release
-  dated in the future has not happened yet.
+* Policy: the highest version stands. Unless it only forbids more than the one in
+  force, two of that one's approvers must have signed it; of the first policy,
+  two of its own. A record that cannot be read, or none, leaves no policy until one
+  of a higher version is signed: what it was meant to forbid is not known.
+* Consent: a word stands until a later one, later in the log and later by its date.
+  A grant, a resumption, or a pause shorter than the one that holds needs the
+  subject's own signature, or those of two approvers. What cannot be read withdraws.
+* Switch: engaged by any record that says so, or that cannot be read (then over
+  everything). Engaging again over the same changes nothing; over something else, both
+  hold. Released by a record that names the digest of the one that engaged it and is
+  signed by two approvers. A record removed is no release. Each release is an epoch.
 * Standing: the last record of a pseudonym stands unless it is based on less of
-  `control.consent` than the one before (a second minimiser that lags).
+  `control.consent` or `control.switch` than the one before (a minimiser that lags).
 
-Every record that is ignored, misread or dated in the future is counted in `ignored`.
+Approvers are those of the policy that was in force when the broker took the record.
+Every record that is not taken at its word is counted in `ignored`, and one that lacks
+no more than signatures waits in `pending`, for whoever signs next and for all to see.
 """
 
 from __future__ import annotations
@@ -26,13 +32,17 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal, NamedTuple
 
+from infra.control import signing
+from infra.control.policy_change import loosens
 from infra.control.records import (
+    ALL_PURPOSES,
     CONSENT_TOPIC,
     MAX_SKEW_MS,
     POLICY_TOPIC,
     PROGRESS_KEY,
     STANDING_TOPIC,
     SWITCH_TOPIC,
+    Approver,
     Consent,
     Policy,
     Record,
@@ -40,6 +50,7 @@ from infra.control.records import (
     Switch,
     Unreadable,
     key_of,
+    notice_id,
 )
 
 Mode = Literal["consent", "standing", "authority"]
@@ -57,12 +68,18 @@ TOPICS: Mapping[Mode, tuple[str, ...]] = MappingProxyType(
 
 
 class Word(NamedTuple):
-    """What a subject last said about one purpose."""
+    """What a subject last said about one purpose, or, under ALL_PURPOSES, about a pause. Times are UTC epoch ms."""
 
     granted: bool
     notice: str
+    """As `notice_id` names it."""
     at: int
-    """UTC epoch ms."""
+    until: int = 0
+    """When a pause ends by itself; 0 for not."""
+
+    def pauses(self, now_ms: int) -> bool:
+        """Of the word under ALL_PURPOSES: whether it forbids everything at that moment."""
+        return not self.granted and (not self.until or now_ms < self.until)
 
 
 class Entry(NamedTuple):
@@ -72,6 +89,8 @@ class Entry(NamedTuple):
     offset: int
     key: str
     record: Record | Unreadable | None
+    timestamp: int | None = None
+    """When the broker took it, UTC epoch ms; None where it does not say."""
 
 
 Words = Mapping[str, Word]
@@ -87,7 +106,15 @@ class ControlState:
     mode: Mode = "consent"
     only: frozenset[str] | None = None
     """The subjects whose consents are held; None for all. A producer knows of nobody else's."""
+    teams: Mapping[str, str] = field(default_factory=dict)
+    """By subject, their team, as far as a directory tells this process. Who is in none may be in any."""
     policy: Policy | None = None
+    last_policy: Policy | None = None
+    """The one in force or, where none is, the one before: its version is used up, and its approvers decide."""
+    approvers: tuple[tuple[int, tuple[Approver, ...]], ...] = ()
+    """Who could allow more from which moment on (UTC epoch ms, as the broker took the policy)."""
+    notices: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Every notice that was ever in force, by `notice_id`: version and text."""
     consents: Mapping[str, Words] = field(default_factory=dict)
     """By subject, or by pseudonym in mode `standing`."""
     switches: Mapping[str, Switch] = field(default_factory=dict)
@@ -98,10 +125,14 @@ class ControlState:
     """By topic, the last offset applied; absent where there is none."""
     consent_reached: int = -1
     """Mode `standing`: the offset of control.consent that the translation has reached."""
-    based_on: Mapping[str, int] = field(default_factory=dict)
-    """Mode `standing`: by pseudonym, the offset of control.consent its record is based on."""
+    switch_reached: int = -1
+    """Mode `standing`: the offset of control.switch that the translation has reached."""
+    based_on: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Mode `standing`: by pseudonym, the offsets of control.consent and control.switch its record is based on."""
     ignored: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By topic and why: records that were not taken at their word."""
+    pending: Mapping[tuple[str, str], Policy | Consent | Switch] = field(default_factory=dict)
+    """By topic and key: what would allow more and lacks only signatures."""
     version: int = 0
     """Grows with every change that can change a verdict; verdicts are cached by it."""
 
@@ -109,16 +140,28 @@ class ControlState:
         """Return what one subject (or pseudonym) has said, by purpose."""
         return self.consents.get(subject, _NOTHING)
 
+    def approvers_at(self, ms: int) -> tuple[Approver, ...]:
+        """Return who could allow more at a moment (UTC epoch ms)."""
+        return next((who for since, who in reversed(self.approvers) if since <= ms + MAX_SKEW_MS), ())
+
+    def covers_subject(self, switch: Switch, subject: str) -> bool:
+        """Whether a switch over a subject or a team is over this subject. Who is in no team may be in any."""
+        if switch.scope == "team":
+            return self.teams.get(subject, switch.value) == switch.value
+        return switch.scope == "subject" and switch.value == subject
+
     def restarted(self, log: str) -> ControlState:
         """Return the empty state of another log: nothing of the old one holds there."""
-        return ControlState(log=log, mode=self.mode, only=self.only, ignored=self.ignored, version=self.version + 1)
+        return ControlState(
+            log=log, mode=self.mode, only=self.only, teams=self.teams, ignored=self.ignored, version=self.version + 1
+        )
 
 
 def apply(state: ControlState, entries: Iterable[Entry], now_ms: int) -> ControlState:
     """Return the state after these records, which come in the order of their offsets within each topic.
 
     A record at or below the offset already applied is a repeat and changes
-    nothing. `now_ms` only decides what is counted as dated in the future.
+    nothing. `now_ms` stands in for the timestamp of an entry that has none.
     """
     draft = _Draft(state, now_ms)
     for entry in entries:
@@ -133,15 +176,18 @@ class _Draft:
 
     def __init__(self, state: ControlState, now_ms: int) -> None:
         self._state = state
-        self._future = now_ms + MAX_SKEW_MS
+        self._now = now_ms
         self.applied = dict(state.applied)
         self._ignored = dict(state.ignored)
-        self._policy = state.policy
+        self._pending = dict(state.pending)
+        self._policy, self._last_policy = state.policy, state.last_policy
+        self._approvers = state.approvers
+        self._notices = state.notices
         self._consents: dict[str, Words] | None = None
         self._switches = dict(state.switches)
         self._epoch = state.epoch
-        self._consent_reached = state.consent_reached
-        self._based_on: dict[str, int] | None = None
+        self._consent_reached, self._switch_reached = state.consent_reached, state.switch_reached
+        self._based_on: dict[str, tuple[int, int]] | None = None
         self._changed = False
 
     def add(self, entry: Entry) -> None:
@@ -150,6 +196,8 @@ class _Draft:
         elif entry.record is not None and entry.key != key_of(entry.record):
             self._ignore(entry.topic, "wrong_key")
             entry = entry._replace(record=Unreadable("wrong_key"))
+        if entry.timestamp is None:
+            entry = entry._replace(timestamp=self._now)
         if entry.topic == POLICY_TOPIC:
             self._add_policy(entry)
         elif entry.topic == CONSENT_TOPIC:
@@ -163,62 +211,128 @@ class _Draft:
         self._ignored[topic, why] = self._ignored.get((topic, why), 0) + 1
 
     def _add_policy(self, entry: Entry) -> None:
-        new, old = entry.record, self._policy
-        if new is None:
+        new, last = entry.record, self._last_policy
+        if not isinstance(new, Policy):
+            if new is None:
+                self._ignore(entry.topic, "removed")
             self._policy = None
-        elif isinstance(new, Policy):
-            if old is not None and new.version < old.version:
-                self._ignore(entry.topic, "lower_version")
-                return
-            if old is not None and new.version == old.version and new.content() != old.content():
-                self._ignore(entry.topic, "same_version_other_content")
-                return
-            if new.applied_at > self._future:
-                self._ignore(entry.topic, "future")
-            self._policy = new
-        else:
+        elif (why := self._why_not(entry, new, last)) or self._lacks_approval(entry, new):
+            self._ignore(entry.topic, why or "not_approved")
             return
+        elif self._policy is None or new.version > self._policy.version:
+            self._policy = self._last_policy = new
+            self._approvers = (*self._approvers, (_taken(entry), new.approvers))
+            self._notices = {**self._notices, new.notice_id: (new.notice, new.notice_text)}
+            self._pending.pop((entry.topic, entry.key), None)
         self._changed = True
+
+    def _why_not(self, entry: Entry, new: Policy, last: Policy | None) -> str:
+        if last is not None and new.version < last.version:
+            return "lower_version"
+        if last is not None and new.version == last.version:
+            # The same policy again is welcome, unless what came since has put it out of force.
+            return "" if self._policy is not None and new.content() == last.content() else "same_version"
+        return "future" if new.applied_at > _taken(entry) + MAX_SKEW_MS else ""
+
+    def _lacks_approval(self, entry: Entry, new: Policy) -> bool:
+        last = self._last_policy
+        if self._policy is not None and (new.version == self._policy.version or not loosens(self._policy, new)):
+            return False
+        approvers = last.approvers if last is not None else new.approvers
+        return not self._approved(entry, new, approvers)
+
+    def _approved(self, entry: Entry, record: Policy | Consent | Switch, approvers: Iterable[Approver]) -> bool:
+        """Say whether enough approvers stand for it; with some, but too few, it waits for more."""
+        at = record.applied_at if isinstance(record, Policy) else record.at
+        # By either date: a key that has run out cannot be used again by dating a record back.
+        names = signing.approvals(record, self._state.log, approvers, max(at, _taken(entry)))
+        if len(names) >= signing.APPROVALS:
+            return True
+        if names:
+            self._pending[entry.topic, entry.key] = record
+        return False
+
+    def _approvers_at(self, entry: Entry) -> tuple[Approver, ...]:
+        return replace(self._state, approvers=self._approvers).approvers_at(_taken(entry))
 
     def _add_consent(self, entry: Entry) -> None:
         record = entry.record
-        if isinstance(record, Consent):
-            if record.at > self._future:
-                self._ignore(entry.topic, "future")
-            word = Word(record.granted, record.notice, record.at)
-            self._say(record.subject, record.purpose, word)
-        else:
-            # Unreadable or removed: whatever was said before no longer stands.
-            subject, _, purpose = entry.key.partition("/")
-            self._say(subject, purpose, None)
-
-    def _say(self, subject: str, purpose: str, word: Word | None) -> None:
+        subject, _, purpose = entry.key.partition("/")
         if self._state.mode == "authority" or (self._state.only is not None and subject not in self._state.only):
             return
-        consents = self._state.consents if self._consents is None else self._consents
-        if word is None and purpose not in consents.get(subject, _NOTHING):
+        old = self._words(subject).get(purpose)
+        if not isinstance(record, Consent):
+            # Unreadable or removed: whatever was said before no longer stands.
+            self._say(subject, purpose, Word(False, "", max(_taken(entry), old.at if old else 0)))
             return
+        word = Word(record.granted, notice_id(record.notice, record.notice_digest), record.at, record.until)
+        if not _allows_more(word, old, purpose, _taken(entry)):
+            # Dated ahead, it must not stand in the way of every later word.
+            at = min(word.at, _taken(entry) + MAX_SKEW_MS)
+            self._say(subject, purpose, word._replace(at=max(at, old.at if old else 0)))
+        elif old is not None and word.at <= old.at:
+            if word != old:
+                self._ignore(entry.topic, "replayed")
+        elif word.at > _taken(entry) + MAX_SKEW_MS:
+            self._ignore(entry.topic, "future")
+        elif signing.is_own(record, self._state.log) or self._approved(entry, record, self._approvers_at(entry)):
+            self._say(subject, purpose, word)
+        else:
+            self._ignore(entry.topic, "not_approved")
+
+    def _words(self, subject: str) -> Words:
+        consents = self._state.consents if self._consents is None else self._consents
+        return consents.get(subject, _NOTHING)
+
+    def _say(self, subject: str, purpose: str, word: Word) -> None:
         if self._consents is None:
             self._consents = dict(self._state.consents)
-        words = {name: said for name, said in self._consents.get(subject, _NOTHING).items() if name != purpose}
-        if word is not None:
-            words[purpose] = word
-        self._consents[subject] = words
+        self._consents[subject] = {**self._words(subject), purpose: word}
+        self._pending.pop((CONSENT_TOPIC, f"{subject}/{purpose}"), None)
         self._changed = True
 
     def _add_switch(self, entry: Entry) -> None:
         record = entry.record
         if record is None:
-            self._ignore(entry.topic, "tombstone")
+            self._ignore(entry.topic, "removed")
             return
         if not isinstance(record, Switch):
             name = entry.key or f"unreadable-{entry.offset}"
-            record = Switch(name, "everything", "", True, "a record that cannot be read", "", 0, 0)
-        elif record.at > self._future:
-            self._ignore(entry.topic, "future")
+            why = f"a record that cannot be read ({record.why if isinstance(record, Unreadable) else 'other kind'})"
+            record = Switch(name, "everything", "", True, why, "", _taken(entry), 0)
+        old = self._switches.get(record.id)
+        if record.engaged:
+            self._engage(record, old)
+            return
+        why = self._why_no_release(entry, record, old)
+        if why:
+            self._ignore(entry.topic, why)
+            return
         self._switches[record.id] = record
-        self._epoch = max(self._epoch, record.epoch)
+        self._epoch = max(self._epoch + 1, record.epoch)
+        self._pending.pop((entry.topic, entry.key), None)
         self._changed = True
+
+    def _engage(self, record: Switch, old: Switch | None) -> None:
+        if old is not None and old.engaged:
+            if (old.scope, old.value) == (record.scope, record.value):
+                return
+            # Both hold: neither the narrower nor the wider replaces the other.
+            record = replace(record, id=f"{record.id}+{signing.digest(record, self._state.log)[:6]}")
+            if record.id in self._switches and self._switches[record.id].engaged:
+                return
+        self._switches[record.id] = record
+        self._pending.pop((SWITCH_TOPIC, record.id), None)
+        self._changed = True
+
+    def _why_no_release(self, entry: Entry, release: Switch, old: Switch | None) -> str:
+        if old is None or not old.engaged:
+            return "not_engaged"
+        if release.releases != signing.digest(old, self._state.log):
+            return "replayed"
+        if release.at > _taken(entry) + MAX_SKEW_MS:
+            return "future"
+        return "" if self._approved(entry, release, self._approvers_at(entry)) else "not_approved"
 
     def _add_standing(self, entry: Entry) -> None:
         record = entry.record
@@ -228,14 +342,19 @@ class _Draft:
             self._stand(entry.key, {})
         elif entry.key == PROGRESS_KEY:
             self._consent_reached = max(self._consent_reached, record.consent_offset)
-        elif record.consent_offset < self._base().get(record.pseudonym, -1):
+            self._switch_reached = max(self._switch_reached, record.switch_offset)
+        elif self._lags(record):
             self._ignore(entry.topic, "lagging")
         else:
-            self._base()[record.pseudonym] = record.consent_offset
+            self._base()[record.pseudonym] = (record.consent_offset, record.switch_offset)
             said = zip(record.purposes, record.notices, strict=True)
             self._stand(record.pseudonym, {purpose: Word(True, notice, 0) for purpose, notice in said})
 
-    def _base(self) -> dict[str, int]:
+    def _lags(self, record: Standing) -> bool:
+        consent, switch = self._base().get(record.pseudonym, (-1, -1))
+        return record.consent_offset < consent or record.switch_offset < switch
+
+    def _base(self) -> dict[str, tuple[int, int]]:
         if self._based_on is None:
             self._based_on = dict(self._state.based_on)
         return self._based_on
@@ -251,16 +370,34 @@ class _Draft:
         return replace(
             old,
             policy=self._policy,
+            last_policy=self._last_policy,
+            approvers=self._approvers,
+            notices=self._notices,
             # Plain: copying a proxy is ten times slower, and these grow with the number of people.
             consents=old.consents if self._consents is None else self._consents,
             switches=MappingProxyType(self._switches),
             epoch=self._epoch,
             applied=MappingProxyType(self.applied),
             consent_reached=self._consent_reached,
+            switch_reached=self._switch_reached,
             based_on=old.based_on if self._based_on is None else self._based_on,
             ignored=MappingProxyType(self._ignored),
+            pending=MappingProxyType(self._pending),
             version=old.version + 1 if self._changed else old.version,
         )
+
+
+def _taken(entry: Entry) -> int:
+    """When the broker took the record; `add` has seen to it that this is known."""
+    return entry.timestamp or 0
+
+
+def _allows_more(word: Word, old: Word | None, purpose: str, now_ms: int) -> bool:
+    if purpose != ALL_PURPOSES or word.granted:
+        return word.granted
+    # A pause that ends sooner than the one that holds.
+    holds = old is not None and old.pauses(now_ms)
+    return holds and bool(word.until) and (not old.until or word.until < old.until)  # type: ignore[union-attr]  # `holds`
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,19 +414,23 @@ class View:
 def standing_of(state: ControlState, subject: str, pseudonym: str, now_ms: int) -> Standing:
     """Translate one subject's consents for the gates that know pseudonyms only.
 
-    A subject whom an engaged switch covers has, for those gates, no consent: they
-    cannot recognise the subject that the switch names.
+    A subject who has paused, or whom an engaged switch over a subject or a team
+    covers, has, for those gates, no consent: they cannot recognise who is meant.
     """
-    stopped = any(s.scope == "subject" and s.value == subject and s.stops(now_ms) for s in state.switches.values())
     words = state.words_of(subject)
+    pause = words.get(ALL_PURPOSES)
+    stopped = any(s.stops(now_ms) and state.covers_subject(s, subject) for s in state.switches.values())
     granted = sorted(
         (purpose, word.notice)
         for purpose, word in words.items()
-        if word.granted and word.at <= now_ms + MAX_SKEW_MS and not stopped
+        if purpose and word.granted and word.at <= now_ms + MAX_SKEW_MS
     )
+    if stopped or (pause is not None and pause.pauses(now_ms)):
+        granted = []
     return Standing(
         pseudonym=pseudonym,
         purposes=tuple(purpose for purpose, _ in granted),
         notices=tuple(notice for _, notice in granted),
         consent_offset=state.applied.get(CONSENT_TOPIC, -1),
+        switch_offset=state.applied.get(SWITCH_TOPIC, -1),
     )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from infra.control import reasons
 from infra.control.purposes import served_fields
-from infra.control.records import MAX_SKEW_MS, Policy, PurposeRule, Switch
+from infra.control.records import ALL_PURPOSES, MAX_SKEW_MS, Policy, PurposeRule, Switch
 from infra.control.state import ControlState, View
 from schemas.catalogue import KIND_NAMES, POLICY_FIELDS, SOURCE_OF_KIND, SOURCES
 
@@ -64,12 +64,11 @@ def judge(view: View, subject: str, now_ms: int, epoch: int) -> Verdict:
     if policy is None:
         return _refuse(reasons.NO_POLICY)
     until = _until(state, policy, subject, now_ms)
-    out_of_force = _out_of_force(policy, now_ms) or (reasons.EPOCH if epoch < state.epoch else "")
-    if out_of_force:
-        return _refuse(out_of_force, until)
     stopping = [switch for switch in state.switches.values() if switch.stops(now_ms)]
-    if any(_covers_all(switch, subject) for switch in stopping):
-        return _refuse(reasons.SWITCH, until)
+    reason = _out_of_force(policy, now_ms) or (reasons.EPOCH if epoch < state.epoch else "")
+    reason = reason or _stopped(state, stopping, subject, now_ms)
+    if reason:
+        return _refuse(reason, until)
     consented, lapsed = _consented(state, policy, subject, now_ms)
     if not consented:
         return _refuse(reasons.NOTICE_CHANGED if lapsed else reasons.NO_CONSENT, until)
@@ -93,20 +92,28 @@ def _out_of_force(policy: Policy, now_ms: int) -> str:
 def _until(state: ControlState, policy: Policy, subject: str, now_ms: int) -> int:
     """The next moment at which time alone changes the verdict."""
     moments = [policy.valid_from, policy.valid_until, policy.applied_at - MAX_SKEW_MS]
-    moments += [word.at - MAX_SKEW_MS for word in state.words_of(subject).values()]
+    moments += [moment for word in state.words_of(subject).values() for moment in (word.at - MAX_SKEW_MS, word.until)]
     moments += [switch.at - MAX_SKEW_MS for switch in state.switches.values()]
     return min((moment for moment in moments if moment > now_ms), default=_FOREVER)
 
 
-def _covers_all(switch: Switch, subject: str) -> bool:
+def _stopped(state: ControlState, stopping: list[Switch], subject: str, now_ms: int) -> str:
+    """Why nothing of this subject may pass, be it by others' word or their own; "" where something may."""
+    if any(_covers_all(state, switch, subject) for switch in stopping):
+        return reasons.SWITCH
+    pause = state.words_of(subject).get(ALL_PURPOSES)
+    return reasons.PAUSED if pause is not None and pause.pauses(now_ms) else ""
+
+
+def _covers_all(state: ControlState, switch: Switch, subject: str) -> bool:
     """Whether it stops everything that this subject does.
 
-    No directory says who is in which team, so a team's switch covers everybody: it
-    may stop too much, never too little. So does one for a source that is not known here.
+    One for a source that is not known here may mean any: it may stop too much,
+    never too little. Gates of pseudonyms learn of subjects and teams by `standing_of`.
     """
     match switch.scope:
-        case "subject":
-            return switch.value == subject
+        case "subject" | "team":
+            return state.mode != "standing" and state.covers_subject(switch, subject)
         case "source":
             return switch.value not in SOURCES
         case "purpose" | "application":
@@ -123,7 +130,7 @@ def _consented(state: ControlState, policy: Policy, subject: str, now_ms: int) -
         word = words.get(rule.name)
         if word is None or not word.granted or word.at > now_ms + MAX_SKEW_MS or not served_fields(rule.name):
             continue
-        if word.notice == policy.notice:
+        if word.notice == policy.notice_id:
             consented.append(rule)
         else:
             lapsed = True
