@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ ANNA, BEN, EVE = b"a" * 32, b"b" * 32, b"e" * 32
 APPROVERS = (Approver("anna", signing.public_of(ANNA)), Approver("ben", signing.public_of(BEN)))
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "infra" / "policies" / "demo.yaml"
+NOTICE = DEMO.with_name("notice-1.md")
 
 
 def approve(record: Signed, log: str, *seeds: bytes) -> Signed:
@@ -40,6 +42,7 @@ def policy_file(folder: Path, *changes: tuple[str, str]) -> Path:
     for old, new in changes:
         assert old in text, old
         text = text.replace(old, new)
+    shutil.copy(NOTICE, folder)
     path = folder / "policy.yaml"
     path.write_text(text, encoding="utf-8")
     return path

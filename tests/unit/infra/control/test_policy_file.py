@@ -8,30 +8,36 @@ import pytest
 
 from infra.control.policy_file import duration_ms, load_policy
 from infra.errors import TidegateError
+from tests.approvers import APPROVERS, DEMO, NOTICE, policy_file
 
-DEMO = Path(__file__).parents[4] / "infra" / "policies" / "demo.yaml"
 NOW = 1_800_000_000_000
+ANNA, BEN = (each.key for each in APPROVERS)
 
 
 def load(tmp_path: Path, *changes: tuple[str, str]):
-    text = DEMO.read_text()
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    path = tmp_path / "policy.yaml"
-    path.write_text(text)
-    return load_policy(path, NOW)
+    return load_policy(policy_file(tmp_path, *changes), NOW)
 
 
-def test_the_demo_policy_is_valid():
-    """It says what the demo relies on."""
-    policy = load_policy(DEMO, NOW)
+def refusal(tmp_path: Path, *changes: tuple[str, str]) -> str:
+    with pytest.raises(TidegateError) as refused:
+        load(tmp_path, *changes)
+    return str(refused.value)
+
+
+def test_the_demo_policy_is_valid_once_it_has_approvers(tmp_path):
+    """It says what the demo relies on; without approvers it is no policy, and says how to come by them."""
+    policy = load(tmp_path)
     assert (policy.window_kind, policy.window_size_ms, policy.window_step_ms) == ("tumbling", 5_000, 5_000)
     assert (policy.lateness_ms, policy.grid_px, policy.resolution_ms) == (3_000, 8, 10)
+    assert policy.approvers == APPROVERS
+    assert policy.teams == ("support", "research")
+    assert policy.notice_text == NOTICE.read_text()
     research = policy.purpose("usability-research")
     assert research is not None
     assert "keys" not in research.sources
     assert "key_class" not in research.fields
+    with pytest.raises(TidegateError, match=r"demo\.yaml:56: approvers: needs two people.*tidegate keys new NAME"):
+        load_policy(DEMO, NOW)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +48,11 @@ def test_the_demo_policy_is_valid():
         ("usability-research:", "usability-reserch:", "did you mean `usability-research`?"),
         ("wheel_y, role]", "wheel_y, role, key_class]", "`key_class` may not serve usability-research"),
         ("notice:", "notise:", "unknown key `notise`; did you mean `notice`?"),
+        ("file: notice-1.md", "fil: notice-1.md", "unknown key `fil`; did you mean `file`?"),
+        ("file: notice-1.md", "file: notice-2.md", "notice-2.md: no such file"),
+        (", file: notice-1.md", "", "needs its text"),
+        ("file: notice-1.md", "text: ' '", "not empty"),
+        ('{version: "1", file: notice-1.md}', '"1"', "notice: must be a mapping, with the keys version, file, text"),
         ("retention_days: 30", "retention: 30", "did you mean `retention_days`?"),
         ("  resolution: 10ms\n", "", "minimise.resolution: is missing"),
         ("until: 2036-01-01", "until: 2026-06-01", "has run out"),
@@ -59,24 +70,63 @@ def test_the_demo_policy_is_valid():
         ("grid: 8px", "grid: 0", "at least 1px"),
         ("version: 1", "version: 1\nversion: 2", "stands twice"),
         ("version: 1", "version: [", "not YAML"),
+        ("version: 1", "version: 4000000000", "version: is too large"),
+        ("version: 1", "version: one", "must be a whole number"),
+        ("version: 1", "version: 0", "at least 1"),
+        ("until: 2036-01-01", "until: 2036-02-30", "policy.yaml:12: valid.until: is not a date"),
+        (f"  ben: {{key: {BEN}}}\n", "", "needs two people or more"),
+        (BEN, ANNA, "approvers.ben.key: is the key of anna too"),
+        (BEN, ANNA.upper(), "is the key of anna too"),
+        (BEN, BEN[:-1], "not 64 hex digits, nor the name of a .pub file; `tidegate keys new NAME`"),
+        (BEN, "ef" * 32, "no Ed25519 public key"),
+        (BEN, "ben.pub", "ben.pub: no such file"),
+        (BEN, "ben.key", "names a private key; name its .pub file, ben.pub"),
+        (f"{BEN}}}", f"{BEN}, until: 2026-01-01}}", "the signature of ben no longer counts"),
+        (f"{BEN}}}", f"{BEN}, til: 2026-01-01}}", "unknown key `til`; did you mean `until`?"),
+        ("  ben: {", "  anna: {", "approvers.anna: stands twice"),
+        ("[support, research]", "[support, support]", "`support` stands twice"),
+        ("[support, research]", "support", "teams: must be a list"),
     ],
 )
 def test_a_mistake_is_named_with_file_and_path(tmp_path, old, new, said):
     """One mistake in the demo's policy: refused, in words that lead to it."""
-    with pytest.raises(TidegateError) as refused:
-        load(tmp_path, (old, new))
-    assert said in str(refused.value)
-    assert "policy.yaml" in str(refused.value)
+    refused = refusal(tmp_path, (old, new))
+    assert said in refused
+    assert "policy.yaml" in refused
 
 
 def test_the_line_is_right_and_all_mistakes_are_shown_at_once(tmp_path):
-    """Two mistakes give two problems, each at the line where it stands."""
-    with pytest.raises(TidegateError) as refused:
-        load(tmp_path, ("size: 5s", "size: soon"), ("retention_days: 90", "retention_days: many"))
-    lines = {line.split(":")[1] for line in str(refused.value).splitlines()[1:]}
-    text = DEMO.read_text().splitlines()
-    expected = {str(n) for n, line in enumerate(text, 1) if "size: 5s" in line or "retention_days: 90" in line}
-    assert lines == expected
+    """A typo in a key, a length, a date that has passed, a field and a key: five problems, each at its line."""
+    changes = [
+        ("size: 5s", "size: soon"),
+        ("retention_days: 90", "retention_day: 90"),
+        ("until: 2036-01-01", "until: 2026-05-01"),
+        ("key_class, role]", "keyclass, role]"),
+        (BEN, BEN[:-2]),
+    ]
+    refused = refusal(tmp_path, *changes)
+    lines = [int(line.split(":")[1]) for line in refused.splitlines()[1:]]
+    text = (tmp_path / "policy.yaml").read_text().splitlines()
+    assert lines == sorted(n for n, line in enumerate(text, 1) if any(new in line for _, new in changes)), refused
+    assert "5 problems" in refused
+
+
+def test_a_key_in_a_file_of_its_own_is_read(tmp_path):
+    """The name of a .pub file stands for what it holds; what holds something else is named."""
+    (tmp_path / "ben.pub").write_text(BEN + "\n")
+    assert load(tmp_path, (BEN, "ben.pub")).approvers == APPROVERS
+    (tmp_path / "ben.pub").write_text("ssh-ed25519 AAAA\n")
+    assert "ben.pub holds not 64 hex digits" in refusal(tmp_path, (BEN, "ben.pub"))
+
+
+def test_an_empty_notice_and_one_that_nobody_reads_are_refused(tmp_path):
+    """The file is there, but says nothing, or more than anybody reads; inline text does as well as a file."""
+    policy_file(tmp_path)
+    for text, said in ((b"\n", "is empty"), (b"a" * 70_000, "longer than 64 KiB"), (b"\xff", "not UTF-8")):
+        (tmp_path / "long.md").write_bytes(text)
+        assert said in refusal(tmp_path, ("notice-1.md", "long.md"))
+    policy = load(tmp_path, ("file: notice-1.md", "text: You may say no."))
+    assert policy.notice_text == "You may say no."
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "just words", "\x00", "a: !!python/object:os.system {}"])
