@@ -18,6 +18,7 @@ from functools import partial
 from typing import Protocol
 
 from infra.addresses import Addresses
+from infra.control.passages import Passage
 from infra.control.state import View
 from infra.metrics import GateMetrics, ProducerMetrics
 from infra.telemetry import Progress
@@ -37,11 +38,14 @@ _FINAL_SHARE = 0.5
 """Of the time to close, what is left to Kafka before the rest goes to the spool, where the last batches follow."""
 
 
-class Reader(Protocol):
-    """What a producer needs of `infra.control.reader.ControlReader`."""
+class Gate(Protocol):
+    """What a producer needs of `infra.control.keeper.GateKeeper`."""
 
     def view(self) -> View:
         """Return what the gate may go by now."""
+
+    def enter(self) -> Passage:
+        """Begin to judge by the view of this moment."""
 
     @property
     def heartbeat_age(self) -> float | None:
@@ -72,7 +76,7 @@ class Producer:
         settings: ProducerSettings | None = None,
         *,
         subjects: Iterable[str] | None = None,
-        reader: Reader | None = None,
+        gate: Gate | None = None,
         metrics: tuple[ProducerMetrics, GateMetrics] | None = None,
     ) -> None:
         """Connect to the stack at `addresses`, in the background.
@@ -89,7 +93,7 @@ class Producer:
         if self._spool.damage.bytes:
             damage = self._spool.damage
             _log.warning("spool was damaged", extra={"bytes": damage.bytes, "batches": damage.records})
-        self._reader = reader if reader is not None else _control_reader(addresses, subjects)
+        self._gate = gate if gate is not None else _gate_keeper(addresses, subjects)
         self._publisher = Publisher(
             kafka, partial(_schema_id, registry), schema.fingerprint,
             self._spool, settings, metrics[0] if metrics is not None else None,
@@ -100,7 +104,9 @@ class Producer:
         self._done_captured = 0
         self._done_dropped: Counter[str] = Counter()
         self._published: tuple[int, Counter[str]] = (0, Counter())
-        self._view = self._reader.view()
+        # What was captured under a view is over when the next look has renewed every permit.
+        self._passage = self._gate.enter()
+        self._view = self._passage.view
         self._woken = threading.Event()
         self._stopping = self._hurried = False
         self._closed: Report | None = None
@@ -158,7 +164,6 @@ class Producer:
             if time.monotonic() >= deadline or self._hurried:
                 return False
             time.sleep(0.02)
-        self._refresh_all()
         return True
 
     def wait_registry(self, timeout_s: float) -> bool:
@@ -178,7 +183,7 @@ class Producer:
     @property
     def trouble(self) -> str:
         """What the broker of the control state last answered amiss, or "" since its last heartbeat."""
-        return self._reader.trouble
+        return self._gate.trouble
 
     def report(self) -> Report:
         """Return the running totals."""
@@ -210,7 +215,7 @@ class Producer:
         self.wake()
         self._thread.join(max(0.1, deadline - time.monotonic()))
         self._publisher.close(max(0.5, deadline - time.monotonic()))
-        self._reader.close()
+        self._gate.close()
         self._publish_metrics()
         self._closed = self.report()
         return self._closed
@@ -239,8 +244,6 @@ class Producer:
         self._refresh_all()
         for entry in self._entries():
             session = entry.session
-            if entry.collect is not None:
-                entry.collect(entry.holder.permit)
             if session.due(now, self.settings.batch_age_s) or (entry.ending and session.pending):
                 self._cut(session)
             if entry.ending and not session.unsettled and not session.pending:
@@ -249,9 +252,15 @@ class Producer:
         self._publish_metrics()
 
     def _refresh_all(self) -> None:
-        self._view = self._reader.view()
+        """Renew every permit, and let go of what was captured under the one before."""
+        passage = self._gate.enter()
         for entry in self._entries():
-            entry.holder.renew(self._view)
+            entry.holder.renew(passage.view)
+            if entry.collect is not None:
+                entry.collect(entry.holder.permit)
+        before, self._passage = self._passage, passage
+        before.leave()
+        self._view = passage.view
 
     def _cut(self, session: Session) -> None:
         with session.order:
@@ -296,18 +305,18 @@ class Producer:
             ours.dropped.labels(reason).inc(max(0, count - before_dropped[reason]))
         ours.queue_events.set(sum(entry.session.pending for entry in self._entries()))
         gate.open.set(self._view.fresh)
-        gate.heartbeat_age.set(self._reader.heartbeat_age or 0)
+        gate.heartbeat_age.set(self._gate.heartbeat_age or 0)
         for topic, offset in self._view.state.applied.items():
             gate.applied.labels(topic).set(offset)
         self._published = captured, dropped
 
 
-def _control_reader(addresses: Addresses, subjects: Iterable[str] | None) -> Reader:
-    from infra.control.reader import ControlReader
+def _gate_keeper(addresses: Addresses, subjects: Iterable[str] | None) -> Gate:
+    from infra.control.keeper import GateKeeper
 
     only = None if subjects is None else frozenset(subjects)
     # A producer outlives the embedded broker: it follows it into its next life.
-    return ControlReader(addresses, "consent", subjects=only, adopt_log=True)
+    return GateKeeper(addresses, "producer", "consent", subjects=only, adopt_log=True)
 
 
 def _schema_id(registry: str) -> int:

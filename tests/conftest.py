@@ -23,7 +23,7 @@ settings.load_profile("tidegate")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One embedded stack for all tests that only add sessions of their own to it."""
     started = start_stack(tmp_path_factory.mktemp("stack"))
-    started.ok("policy", "apply", str(ROOT / "infra" / "policies" / "demo.yaml"))
+    started.allow()
     yield started
     started.run("down")
 

@@ -15,7 +15,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ from confluent_kafka import Producer
 
 from infra import topics
 from infra.addresses import Addresses
-from infra.control.policy_file import load_policy
 from infra.control.records import Consent, Policy
 from infra.control.writer import ControlWriter
 from infra.stack import broker
@@ -32,6 +30,7 @@ from infra.store import Store
 from schemas.catalogue import KINDS, load
 from schemas.codec import Codec
 from schemas.wire import frame
+from tests.approvers import approve, demo_policy
 
 ROOT = Path(__file__).parents[1]
 PARTITIONS = 4
@@ -146,12 +145,13 @@ class PathStack:
 
     def allow(self, *subjects: str, **changes: Any) -> Policy:
         """Put the demo policy in force, with changes, and let these subjects consent to one purpose."""
-        now = time.time_ns() // 1_000_000
-        policy = replace(
-            load_policy(ROOT / "infra" / "policies" / "demo.yaml", now), applied_at=now, applied_by="test", **changes
+        policy = demo_policy(self.home / "policy", self.addresses.log, **changes)
+        words = (
+            Consent(subject, PURPOSE, True, policy.notice, policy.applied_at, policy.notice_digest)
+            for subject in subjects
         )
         with ControlWriter(self.addresses) as writer:
-            writer.write(policy, *(Consent(subject, PURPOSE, True, policy.notice, now) for subject in subjects))
+            writer.write(policy, *(approve(word, self.addresses.log) for word in words))
         return policy
 
     def env(self, **more: str) -> dict[str, str]:

@@ -15,6 +15,7 @@ from typing import NoReturn
 import pytest
 
 from infra.addresses import Addresses
+from tests.approvers import policy_file, write_keys
 
 PURPOSE = "assistant-training"
 
@@ -63,9 +64,23 @@ class Stack:
         """The identifiers of simulated people."""
         return self.ok("produce", "simulate", "--people", str(count), "--seed", str(seed), "--subjects-only").split()
 
+    @property
+    def approvers(self) -> tuple[str, ...]:
+        """Both approvers' keys, as a command takes them."""
+        return tuple(word for key in write_keys(self.home / "policy") for word in ("--key", key))
+
+    def allow(self) -> None:
+        """Put the demo policy in force, signed by both."""
+        self.ok("policy", "apply", str(policy_file(self.home / "policy")), *self.approvers)
+
     def grant(self, subjects: list[str], purpose: str = PURPOSE) -> None:
-        """Let people consent."""
-        self.ok("consent", "grant", "--purpose", purpose, "--file", "-", given="\n".join(subjects))
+        """Let people consent, by two approvers' word."""
+        words = ("consent", "grant", "--purpose", purpose, "--file", "-")
+        self.ok(*words, *self.approvers, given="\n".join(subjects))
+
+    def release(self, switch: str) -> dict:
+        """Release a switch, by two."""
+        return self.json("switch", "release", switch, "--reason", "test", *self.approvers)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

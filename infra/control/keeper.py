@@ -29,7 +29,7 @@ from infra.control.openness import openness
 from infra.control.passages import Passage, Passages
 from infra.control.reader import ControlReader, OnChange, wall_ms
 from infra.control.records import CONSENT_TOPIC, POLICY_TOPIC, SWITCH_TOPIC, Ack, encode, key_of, topic_of
-from infra.control.state import Mode, View
+from infra.control.state import TOPICS, Mode, View
 
 Role = Literal["producer", "minimiser", "windower", "sampler"]
 
@@ -159,10 +159,10 @@ class GateKeeper:
     def _word(self) -> Ack:
         view, settled = self._passages.settled()
         state = view.state
-        if self._role == "producer":
-            settled = {topic: settled.get(topic, -1) for topic in (POLICY_TOPIC, SWITCH_TOPIC)}
-        elif state.mode == "standing":
-            settled[CONSENT_TOPIC] = state.consent_reached
+        topics = (POLICY_TOPIC, SWITCH_TOPIC) if self._role == "producer" else TOPICS[state.mode]
+        applied = {topic: settled.get(topic, -1) for topic in topics}
+        if state.mode == "standing":
+            applied[CONSENT_TOPIC] = state.consent_reached
         passes = openness(view, wall_ms())
         return Ack(
             gate=self.gate,
@@ -172,7 +172,7 @@ class GateKeeper:
             started_at=self._started_at,
             at=self.reader.authority_ms,
             lease_ms=int(self._lease * 1000),
-            applied=settled,
+            applied=applied,
             open=bool(passes.sources),
             why=passes.why,
             sources=passes.sources,

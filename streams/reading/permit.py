@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from infra.control.reasons import PASS
@@ -85,9 +86,16 @@ def verdicts(view: View, allowed: Permit, subjects: Iterable[str], now_ms: int) 
 class Gate:
     """The sampler's gate at successive moments: the reader's view and the clock, asked anew each time."""
 
-    def __init__(self, view: Callable[[], View], now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        view: Callable[[], View],
+        now_ms: Callable[[], int],
+        passage: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         self._view = view
         self.now_ms = now_ms
+        self.passage = passage
+        """Enter it to act on a verdict: until it is left, no later change is acknowledged."""
 
     def permit(self, purpose: str) -> Permit:
         """Return what may be read now; raises as `permit.permit`."""
@@ -144,11 +152,11 @@ def _rule(policy: Policy, purpose: str) -> PurposeRule:
 
 def _refuse_if_stopped(engaged: Iterable[Switch], purpose: str) -> None:
     for switch in engaged:
-        # As for the gate: no directory says who is in which team, and a source that
-        # is not known here may be any, so such a switch stops every sample.
+        # As for the gate: a source that is not known here may be any, so such a switch stops
+        # every sample. One over a subject or a team reaches the verdicts by control.standing.
         unknown_source = switch.scope == "source" and switch.value not in SOURCES
         this_purpose = switch.scope == "purpose" and switch.value == purpose
-        if switch.scope in ("everything", "team") or unknown_source or this_purpose:
+        if switch.scope == "everything" or unknown_source or this_purpose:
             raise TidegateError(
                 f"the switch {switch.id} is engaged and stops this sample (scope {switch.scope}). "
                 "Nothing can be taken until it is released; see `tidegate switch list`."

@@ -96,17 +96,17 @@ def take(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
 
 
 def _take(request: Request) -> dict[str, Any]:
-    from infra.control.reader import ControlReader
+    from infra.control.keeper import GateKeeper
     from infra.store import Store
     from streams.reading.permit import Gate
     from streams.reading.sampling import take
 
     addresses = Addresses.load()
     store = Store(addresses)
-    with ControlReader(addresses, "standing") as reader, _progress() as progress:
+    with GateKeeper(addresses, "sampler", "standing") as keeper, _progress() as progress:
         progress("waiting for the control state", 0, 0)
-        reader.wait_fresh(FRESH_S)
-        gate = Gate(reader.view, lambda: time.time_ns() // 1_000_000)
+        keeper.wait_fresh(FRESH_S)
+        gate = Gate(keeper.view, lambda: time.time_ns() // 1_000_000, keeper.enter)
         return take(request, gate, store, addresses.log, progress)
 
 

@@ -94,9 +94,10 @@ def take(request: Request, gate: Gate, store: Store, log: str, progress: Progres
         gate.still(allowed, totals.subjects)
         _record(store, document, totals)
         (folder / manifest.FILE).write_text(manifest.text_of(document), encoding="utf-8")
-        gate.still(allowed, totals.subjects)
-        # rename(2) replaces an empty folder and nothing else: of two takes the quicker one stays.
-        folder.rename(request.out)
+        with gate.passage():
+            gate.still(allowed, totals.subjects)
+            # rename(2) replaces an empty folder and nothing else: of two takes the quicker one stays.
+            folder.rename(request.out)
     return document
 
 

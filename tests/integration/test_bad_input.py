@@ -27,7 +27,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -36,7 +35,6 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from infra.control.identity import pseudonym_of
-from infra.control.policy_file import load_policy
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.writer import ControlWriter
 from infra.store import Store
@@ -44,11 +42,11 @@ from infra.topics import DEAD_LETTER, RAW
 from schemas.catalogue import load, subject_of
 from schemas.registry import Registry
 from schemas.wire import frame, unframe
+from tests.approvers import demo_policy, policy_file
 from tests.streams_support import raw_body
 from tests.support import Stack, wait_until
 
 ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "infra" / "policies" / "demo.yaml"
 PURPOSE = "assistant-training"
 HEADER = "record timestamp,client timestamp,button,state,x,y"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -83,7 +81,7 @@ def device(stack) -> Device:
 def subject(stack) -> str:
     """A subject whose consent every gate knows of."""
     who = secrets.token_hex(16)
-    stack.ok("consent", "grant", "--purpose", PURPOSE, "--subject", who)
+    stack.grant([who])
     pseudonym = pseudonym_of((stack.home / "keys" / "pseudonym.key").read_bytes(), who)
     with ControlReader(stack.addresses, "standing") as reader:
         assert reader.wait_for(lambda view: view.fresh and pseudonym in view.state.consents, 20).fresh
@@ -216,7 +214,7 @@ def test_a_policy_that_runs_out_closes_the_gate_by_itself(stack, ask):
     """Nobody does anything: at its end the producer refuses by policy_expired, nothing later is stored, the books balance."""
     people = ("produce", "simulate", "--people", "20", "--seed", "77")
     subjects = stack.ok(*people, "--subjects-only")
-    stack.ok("consent", "grant", "--purpose", PURPOSE, "--file", "-", given=subjects)
+    stack.grant(subjects.split())
     _, before = stack.books()
     process = stack.start(*people, "--minutes", "3", "--speed", "1", "--json")
     count = "SELECT count() AS n FROM interactions"
@@ -241,22 +239,27 @@ def test_a_policy_that_runs_out_closes_the_gate_by_itself(stack, ask):
 
 def _put_in_force(stack, *, version: int, holds_ms: int) -> int:
     """Put the demo's policy in force for so long from now and return its end: a command would take part of that."""
-    now = wall_ms()
-    policy = replace(load_policy(DEMO, now), version=version, valid_until=now + holds_ms, applied_at=now)
+    until = wall_ms() + holds_ms
+    policy = demo_policy(stack.home / "policy", stack.addresses.log, version=version, valid_until=until)
     with ControlWriter(stack.addresses) as writer:
         writer.write(policy)
     return policy.valid_until
 
 
 KAFKA = f"""
-    policy apply {DEMO}
+    policy plan POLICY --json
+    policy apply POLICY --key ANNA --key BEN
     policy show --json
-    consent grant --purpose {PURPOSE} --subject {"0" * 32} --json
+    consent grant --purpose {PURPOSE} --subject {"0" * 32} --key ANNA --key BEN --json
+    consent notice --json
     consent withdraw --subject {"0" * 32} --json
     consent show --json
     switch engage --scope everything --reason testing --json
-    switch release all --reason tested --json
+    switch release all --reason tested --key ANNA --key BEN --json
     switch list --json
+    switch show all --json
+    switch proof all --json
+    gates list --json
     topics plan --json
     topics apply --json
     produce simulate --people 1 --minutes 0.01 --json
@@ -289,6 +292,10 @@ def test_what_is_not_there_is_named_in_time(stack, tmp_path, setting, commands):
             )  # fmt: skip
             return line, done, time.monotonic() - begun
 
+        policy = policy_file(stack.home / "policy")
+        files = {"POLICY": policy, "ANNA": policy.parent / "anna.key", "BEN": policy.parent / "ben.key"}
+        for word, path in files.items():
+            commands = commands.replace(word, str(path))
         with ThreadPoolExecutor(6) as pool:
             for line, done, seconds in pool.map(run, filter(None, map(str.strip, commands.splitlines()))):
                 assert (done.returncode, done.stdout) == (1, ""), f"{line}\n{done.stdout}{done.stderr}"

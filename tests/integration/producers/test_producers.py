@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from infra.control.reader import ControlReader
+from infra.control.keeper import GateKeeper
 from producers import Recorder
 from producers.producer import Producer
 from producers.settings import ProducerSettings
@@ -83,7 +83,7 @@ def open_producer(bench: Any, away: Any) -> Iterator[Callable[..., Producer]]:
     made: list[Producer] = []
 
     def make(settings: ProducerSettings = QUICK) -> Producer:
-        producer = Producer(away.addresses, settings, reader=ControlReader(bench.addresses, "consent"))
+        producer = Producer(away.addresses, settings, gate=GateKeeper(bench.addresses, "producer", "consent"))
         made.append(producer)
         assert producer.wait_ready(15), producer.why_closed
         return producer
@@ -197,15 +197,15 @@ def test_a_killed_process_leaves_a_spool_that_the_next_one_sends(bench: Any, awa
     child = (
         "import sys, time\n"
         "from infra.addresses import Addresses\n"
-        "from infra.control.reader import ControlReader\n"
+        "from infra.control.keeper import GateKeeper\n"
         "from producers import Recorder\n"
         "from producers.producer import Producer\n"
         "from producers.settings import ProducerSettings\n"
         "from pathlib import Path\n"
         "home, kafka, control, registry = sys.argv[1:]\n"
-        "reader = ControlReader(Addresses(home=Path(home), kafka=control), 'consent')\n"
+        "gate = GateKeeper(Addresses(home=Path(home), kafka=control), 'producer', 'consent')\n"
         "here = Addresses(home=Path(home), kafka=kafka, registry=registry)\n"
-        "producer = Producer(here, ProducerSettings(delivery_timeout_ms=1000), reader=reader)\n"
+        "producer = Producer(here, ProducerSettings(delivery_timeout_ms=1000), gate=gate)\n"
         f"recorder = Recorder(subject='{SUBJECT}', producer=producer)\n"
         "recorder.start(10)\n"
         "for number in range(640): recorder.pointer_move(number, 0)\n"
@@ -255,11 +255,11 @@ def test_an_engaged_switch_stops_capturing_and_a_release_starts_a_new_epoch(benc
     assert recorder.start(15), recorder.refusal
     recorder.pointer_move(1, 1)
     wait_until(lambda: recorder._producer.report().sent >= 2, 20, "the first events are sent")
-    bench.switch(engaged=True, epoch=0)
+    engaged = bench.engage()
     wait_until(lambda: recorder.refusal == "switch", 5, "the recorder stops")
     for _ in range(10):
         recorder.pointer_move(2, 2)
-    bench.switch(engaged=False, epoch=1)
+    bench.release(engaged)
     wait_until(lambda: not recorder.refusal, 5, "the recorder may go on")
     recorder.pointer_move(3, 3)
     report = recorder.close(10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ import pytest
 
 from infra.addresses import Addresses
 from infra.control.gate import judge
-from infra.control.policy_file import load_policy
+from infra.control.passages import Passages
 from infra.control.state import ControlState, View, Word
 from producers.permit import Permit
 from producers.producer import Producer
@@ -19,15 +20,16 @@ from producers.settings import ProducerSettings
 from producers.spool import Spool
 from schemas.catalogue import load
 from schemas.codec import Codec, Decoded
+from tests.approvers import demo_policy
 
-ROOT = Path(__file__).parents[3]
 SUBJECT = "ab" * 16
 
 
 def control_state(*subjects: str, epoch: int = 0) -> ControlState:
     now = time.time_ns() // 1_000_000
-    policy = load_policy(ROOT / "infra" / "policies" / "demo.yaml", now)
-    words = {rule.name: Word(True, policy.notice, now) for rule in policy.purposes}
+    with tempfile.TemporaryDirectory() as folder:
+        policy = demo_policy(Path(folder), "1")
+    words = {rule.name: Word(True, policy.notice_id, now) for rule in policy.purposes}
     return ControlState(log="1", policy=policy, consents=dict.fromkeys(subjects, words), epoch=epoch, version=1)
 
 
@@ -38,6 +40,10 @@ class Control:
     state: ControlState = field(default_factory=lambda: control_state(SUBJECT))
     fresh: bool = True
     heartbeat_age: float | None = 0.1
+    trouble: str = ""
+
+    def __post_init__(self) -> None:
+        self.enter = Passages(self.view).enter
 
     def view(self) -> View:
         return View(self.state, self.fresh, "" if self.fresh else "no heartbeat")
@@ -70,7 +76,7 @@ def make(tmp_path: Path, control: Control) -> Iterator[Callable[..., Producer]]:
     def producer(**settings: object) -> Producer:
         addresses = Addresses(home=tmp_path, kafka="127.0.0.1:1", registry="http://127.0.0.1:1")
         merged = ProducerSettings(**{"gate_tick_s": 0.01, **settings})  # type: ignore[arg-type]  # any of its fields
-        made.append(Producer(addresses, merged, reader=control))
+        made.append(Producer(addresses, merged, gate=control))
         return made[-1]
 
     yield producer
