@@ -18,8 +18,6 @@ import json
 import logging
 import sys
 import threading
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,6 +27,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from infra.errors import TidegateError
+from infra.progress import Progress
 from infra.redaction import describe, guard
 
 # Attributes every LogRecord has; what else it carries came through `extra`.
@@ -108,34 +107,6 @@ def _unpack(_: object, __: str, fields: Any) -> Any:
 def _line(component: str, fields: dict[str, Any]) -> str:
     stamp = {"timestamp": datetime.now(UTC).isoformat(timespec="milliseconds"), "component": component}
     return json.dumps(stamp | guard(fields), ensure_ascii=False)
-
-
-class Progress:
-    """Tells whether a loop still goes round.
-
-    The loop calls `beat()` each time round, idle or not; it counts as stalled
-    when it has not for `limit_seconds`, and until its first beat. Being alive is
-    not enough: a worker that waits for ever on a lock is alive.
-    """
-
-    def __init__(self, loop: str, limit_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.loop = loop
-        self.limit_seconds = limit_seconds
-        self._clock = clock
-        self._last: float | None = None
-
-    def beat(self) -> None:
-        """Say that the loop went round. Cheap enough for every round: one clock read."""
-        self._last = self._clock()
-
-    def stalled(self) -> str:
-        """Return "" while the loop goes round, else a sentence that says since when it does not."""
-        if self._last is None:
-            return f"{self.loop}: not started"
-        age = self._clock() - self._last
-        if age <= self.limit_seconds:
-            return ""
-        return f"{self.loop}: no progress for {age:.1f} s (limit {self.limit_seconds:g} s)"
 
 
 class Server:

@@ -15,13 +15,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from infra.addresses import Addresses
 from infra.control.passages import Passage
 from infra.control.state import View
-from infra.metrics import GateMetrics, ProducerMetrics
-from infra.telemetry import Progress
+from infra.progress import Progress
 from producers.batcher import Batch, Capture, Session
 from producers.message import Message
 from producers.permit import Holder, Permit, closed
@@ -31,6 +30,9 @@ from producers.settings import SCHEMA, TOPIC, ProducerSettings, spool_root
 from producers.spool import Spool
 from schemas.catalogue import load, subject_of
 from schemas.codec import Codec
+
+if TYPE_CHECKING:
+    from infra.metrics import GateMetrics, ProducerMetrics
 
 _log = logging.getLogger("tidegate.producer")
 

@@ -24,18 +24,20 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as KafkaClient
 
-from infra.metrics import ProducerMetrics
-from infra.telemetry import Progress
+from infra.progress import Progress
 from producers.message import Message, Sent, from_spool, to_spool
 from producers.settings import TOPIC, ProducerSettings
 from producers.spool import Spool
 from schemas.registry import RegistryError
 from schemas.wire import FRAME_SIZE, frame
+
+if TYPE_CHECKING:
+    from infra.metrics import ProducerMetrics
 
 _log = logging.getLogger("tidegate.publisher")
 # Its own words, which no level silences; what matters in them comes as an error.

@@ -30,6 +30,7 @@ from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import HEARTBEAT_TOPIC, Heartbeat, encode, key_of
 from infra.errors import TidegateError
 from infra.metrics import AuthorityMetrics
+from infra.progress import Progress
 
 INTERVAL = 0.2
 """Seconds between heartbeats: a gate closes after missing five."""
@@ -43,7 +44,7 @@ class Authority:
     Raises TidegateError when the broker's address is not known.
     """
 
-    def __init__(self, addresses: Addresses, metrics: AuthorityMetrics, progress: telemetry.Progress) -> None:
+    def __init__(self, addresses: Addresses, metrics: AuthorityMetrics, progress: Progress) -> None:
         self._log, self._address = addresses.log, addresses.need("kafka")
         self._metrics, self._progress = metrics, progress
         # A name for each start: its sequence begins anew, and gates must see that.
@@ -128,7 +129,7 @@ def main(
 ) -> None:
     """Publish heartbeats for the gates until stopped."""
     telemetry.configure("authority")
-    progress = telemetry.Progress("heartbeat", _STALLED)
+    progress = Progress("heartbeat", _STALLED)
     metrics = AuthorityMetrics()
     addresses = Addresses.load(home)
     stop = threading.Event()

@@ -20,10 +20,10 @@ from typing import Any, NoReturn
 from infra.addresses import Addresses
 from infra.errors import TidegateError
 from infra.metrics import SupervisorMetrics
+from infra.progress import Progress
 from infra.stack.home import Home, disk_full
 from infra.stack.parts import Layout, Part
 from infra.stack.process import PartError, Process
-from infra.telemetry import Progress
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a part is started again: 0.5, 1, 2, … 30."""

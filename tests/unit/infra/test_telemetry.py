@@ -119,7 +119,7 @@ def server():
 
 def test_health_is_progress(server, clock):
     """A process is healthy only while every watched loop beats within its limit; the stalled one is named."""
-    fast, slow = telemetry.Progress("take", 1.0, clock), telemetry.Progress("ticks", 10.0, clock)
+    fast, slow = Progress("take", 1.0, clock), Progress("ticks", 10.0, clock)
     assert fetch(server.port, "/healthz")[0] == 503
     server.watch(fast, slow)
     fast.beat()
