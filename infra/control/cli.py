@@ -1,4 +1,4 @@
-"""The control commands: `tidegate policy`, `tidegate consent` and `tidegate switch`.
+"""The control commands: `tidegate policy`, `consent`, `switch` and `keys`.
 
 They write records to the control topics, or read those to their end and show what
 stands there. The broker is all they need.
@@ -7,7 +7,8 @@ stands there. The broker is all they need.
 from __future__ import annotations
 
 from infra.control.consent_cli import consent
+from infra.control.keys_cli import keys
 from infra.control.policy_cli import policy
 from infra.control.switch_cli import switch
 
-__all__ = ["consent", "policy", "switch"]
+__all__ = ["consent", "keys", "policy", "switch"]

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
-from nacl.bindings import crypto_core_ed25519_is_valid_point
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from infra.control.keyring import public_key, why_unreadable
 from infra.control.purposes import known_purposes, served_fields
 from infra.control.records import Approver, Policy, PurposeRule, policy_fault, window_faults
 from infra.control.signing import APPROVALS
@@ -165,7 +165,7 @@ def load_policy(path: Path, now_ms: int) -> Policy:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise TidegateError(f"cannot read the policy file {path}: {_reason(error)}.") from error
+        raise TidegateError(f"cannot read the policy file {path}: {why_unreadable(error)}.") from error
     lines: dict[Path_, int] = {}
     try:
         node = yaml.compose(text, Loader=_Loader)
@@ -184,13 +184,6 @@ def load_policy(path: Path, now_ms: int) -> Policy:
         count = "a problem" if len(shown) == 1 else f"{len(shown)} problems"
         raise TidegateError(f"the policy has {count} and was not used:\n  " + "\n  ".join(shown))
     return policy
-
-
-def _reason(error: OSError | ValueError) -> str:
-    """Say why a file could not be read; a ValueError that is no UnicodeDecodeError speaks of its name."""
-    if isinstance(error, OSError):
-        return (error.strerror or "unreadable").lower()
-    return "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else "no name of a file"
 
 
 def _policy_of(raw: object, folder: Path, now_ms: int) -> tuple[Policy | None, list[Problem]]:
@@ -288,7 +281,7 @@ def _notice(notice: _Notice, folder: Path, problems: list[Problem]) -> str:
         try:
             text = Path(where).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            problems.append((at, f"cannot read {where}: {_reason(error)}"))
+            problems.append((at, f"cannot read {where}: {why_unreadable(error)}"))
             return ""
     if not text.strip():
         problems.append((at, f"{where} is empty: people could not know what they agree to"))
@@ -306,27 +299,6 @@ def _keys(approvers: Mapping[str, _Approver], folder: Path, problems: list[Probl
         except ValueError as error:
             problems.append((("approvers", name, "key"), str(error)))
     return found
-
-
-def public_key(said: str, folder: Path) -> str:
-    """Return a public key, hex, given as 64 hex digits or as the name of a .pub file in `folder`.
-
-    Raises ValueError saying what is wrong with it.
-    """
-    text, where = said.strip(), "is"
-    if text.endswith(".key"):
-        raise ValueError(f"names a private key; name its .pub file, {Path(text).stem}.pub, or its 64 hex digits")
-    if text.endswith(".pub"):
-        path = folder / text
-        try:
-            text, where = path.read_text(encoding="utf-8").strip(), f"{path} holds"
-        except (OSError, ValueError) as error:
-            raise ValueError(f"cannot read {path}: {_reason(error)}") from None
-    if re.fullmatch(r"[0-9a-fA-F]{64}", text) is None:
-        raise ValueError(f"{where} not 64 hex digits, nor the name of a .pub file; `tidegate keys new NAME` makes one")
-    if not crypto_core_ed25519_is_valid_point(bytes.fromhex(text)):
-        raise ValueError(f"{where} 64 hex digits that are no Ed25519 public key; copy it again")
-    return text.lower()
 
 
 def _check_window(window: _Window) -> Iterator[Problem]:

@@ -77,7 +77,7 @@ def test_the_demo_policy_is_valid_once_it_has_approvers(tmp_path):
         (f"  ben: {{key: {BEN}}}\n", "", "needs two people or more"),
         (BEN, ANNA, "approvers.ben.key: is the key of anna too"),
         (BEN, ANNA.upper(), "is the key of anna too"),
-        (BEN, BEN[:-1], "not 64 hex digits, nor the name of a .pub file; `tidegate keys new NAME`"),
+        (BEN, BEN[:-1], "neither 64 hex digits nor the name of a .pub file; `tidegate keys new NAME`"),
         (BEN, "ef" * 32, "no Ed25519 public key"),
         (BEN, "ben.pub", "ben.pub: no such file"),
         (BEN, "ben.key", "names a private key; name its .pub file, ben.pub"),
@@ -116,7 +116,7 @@ def test_a_key_in_a_file_of_its_own_is_read(tmp_path):
     (tmp_path / "ben.pub").write_text(BEN + "\n")
     assert load(tmp_path, (BEN, "ben.pub")).approvers == APPROVERS
     (tmp_path / "ben.pub").write_text("ssh-ed25519 AAAA\n")
-    assert "ben.pub holds not 64 hex digits" in refusal(tmp_path, (BEN, "ben.pub"))
+    assert "ben.pub does not hold 64 hex digits" in refusal(tmp_path, (BEN, "ben.pub"))
 
 
 def test_an_empty_notice_and_one_that_nobody_reads_are_refused(tmp_path):
