@@ -193,6 +193,25 @@ class AuthorityMetrics:
             ["topic"],
             registry=registry,
         )
+        self.policy_left = Gauge(
+            "tidegate_policy_left_seconds",
+            "Until the policy in force runs out and every gate closes; 0 without one.",
+            registry=registry,
+        )
+        self.engaged = Gauge("tidegate_switches_engaged", "Switches that stop something now.", registry=registry)
+        self.overdue = Gauge(
+            "tidegate_switches_overdue", "Engaged switches that are past their expiry; they go on stopping.",
+            registry=registry,
+        )  # fmt: skip
+        self.pending = Gauge(
+            "tidegate_control_pending", "Records that would allow more and wait for signatures.", registry=registry
+        )
+        self.ignored = Counter(
+            "tidegate_control_ignored_total",
+            "Control records that were not taken at their word: unsigned, replayed, unreadable ...",
+            ["topic", "reason"],
+            registry=registry,
+        )
 
 
 class StoreMetrics:

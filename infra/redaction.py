@@ -28,7 +28,7 @@ _NAMES = """
 
     policy policy_version notice epoch sequence switch_id reason reasons
 
-    count events batches blocks rows windows kept dropped late refused stored bytes size limit depth attempt attempts
+    days count events batches blocks rows windows kept dropped late refused stored bytes size limit depth attempt attempts
     restarts seconds milliseconds age_seconds lag_seconds wait_seconds interval_seconds deadline_seconds take
     retry_num wait_for waited_so_far
 

@@ -26,6 +26,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from infra import telemetry
 from infra.addresses import Addresses
+from infra.control.alarms import Alarms
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import HEARTBEAT_TOPIC, Heartbeat, encode, key_of
 from infra.errors import TidegateError
@@ -47,6 +48,7 @@ class Authority:
     def __init__(self, addresses: Addresses, metrics: AuthorityMetrics, progress: Progress) -> None:
         self._log, self._address = addresses.log, addresses.need("kafka")
         self._metrics, self._progress = metrics, progress
+        self._alarms = Alarms(metrics)
         # A name for each start: its sequence begins anew, and gates must see that.
         self.name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._sequence = 0
@@ -74,6 +76,7 @@ class Authority:
             while not stop.is_set():
                 if self._reader.read_to_end:
                     self._beat()
+                    self._alarms.look(self._reader.view().state, wall_ms())
                 self._tell()
                 due = max(due + INTERVAL, time.monotonic())
                 while (left := due - time.monotonic()) > 0 and not stop.is_set():

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from infra import metrics, telemetry
 from infra.errors import TidegateError
+from infra.progress import Progress
 from infra.redaction import ALLOWED, guard
 
 SENSITIVE = ("subject", "session", "label", "labels", "x", "y", "payload", "value", "key", "pseudonym", "application")
