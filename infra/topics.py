@@ -35,7 +35,7 @@ class Topic:
     purpose: str
     partitions: int
     retention_hours: int | str
-    """Hours, or `forever`, which only a compacted topic may have."""
+    """Hours, or `forever`, which a compacted topic may have, and a history of the control plane has."""
     cleanup: str
     """`delete` or `compact`."""
     timestamp: str

@@ -55,7 +55,10 @@ def test_the_catalogue_and_the_schemas_agree():
         ("interactions.minimized", {"cleanup": "shred"}, "delete or compact"),
         ("interactions.minimized", {"partitions": 0}, "at least one partition"),
         ("control.switch", {"partitions": 2}, "one partition"),
-        ("control.switch", {"cleanup": "delete", "retention_hours": 1}, "compacted"),
+        ("control.switch", {"cleanup": "compact"}, "kept whole"),
+        ("control.policy", {"retention_hours": 1}, "kept whole"),
+        ("control.consent", {"timestamp": "CreateTime"}, "LogAppendTime"),
+        ("interactions.minimized", {"retention_hours": "forever"}, "unbounded"),
         ("control.switch", {"encoding": "registry"}, "needs no registry"),
     ],
 )  # fmt: skip
