@@ -213,7 +213,7 @@ class Store:
         if rows.num_rows == 0:
             return
         # Not as bytes: those the client would by itself send a second time when the connection is lost.
-        body = memoryview(_one_batch(rows))
+        body: Any = memoryview(_one_batch(rows))
         settings: dict[str, Any] = {"database": self.database, **_ONE_BLOCK}
         if token is not None:
             settings["insert_deduplication_token"] = token

@@ -1,9 +1,14 @@
 """The minimiser: raw batches in, one minimised block a take and partition out.
 
 The blocks of one worker cover contiguous raw offsets: a block is sent and
-acknowledged before the next of its partition is made, and what fails is sent
-again, the same bytes. Where to begin comes from the ledger, so blocks may be
-sent a second time after a restart; the windower knows them by their offsets.
+acknowledged before the next of its partition is made. Where to begin comes from
+the ledger, so blocks may be sent a second time after a restart; the windower
+knows them by their offsets.
+
+A send that fails is not repeated: the take is judged and minimised anew, so that
+a switch engaged meanwhile reaches it. Each attempt is a passage of its own, left
+when the broker has taken the block or the attempt has failed. One that seemed to
+fail may have arrived all the same: the windower judges it again in any case.
 """
 
 from __future__ import annotations
@@ -14,14 +19,16 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.control.reader import ControlReader, wall_ms
+from infra.control.passages import Passage
+from infra.control.reader import wall_ms
 from infra.control.records import STANDING_TOPIC, Standing, encode, key_of
 from infra.metrics import MinimiserMetrics
 from infra.store import Store
 from infra.topics import DEAD_LETTER, MINIMIZED
 from streams import ledger
 from streams.codecs import Framer
-from streams.data import MAX_TAKE_BYTES, BlockOut, NotFreshError, RawMessage
+from streams.data import MAX_TAKE_BYTES, BlockOut, RawMessage
+from streams.gates import Gate, enter, when_open
 from streams.patience import Patience, Services
 from streams.pipeline_minimise import MinimisePipeline
 from streams.standing import Translator
@@ -31,8 +38,6 @@ Send = Callable[[str, int, bytes | None, bytes], Awaitable[None]]
 
 LOG_APPEND_TIME = 1
 """Kafka's code for a timestamp that the broker itself gave."""
-GATE_POLL_SECONDS = 0.02
-"""How soon a worker notices that its gate has opened."""
 STANDING_POLL_SECONDS = 0.05
 """How soon a consent or its withdrawal is passed on: a part of the second that stopping may take."""
 STANDING_REVIEW_SECONDS = 5.0
@@ -45,7 +50,7 @@ class Minimiser:
 
     log: str
     pipeline: MinimisePipeline
-    gate: ControlReader
+    gate: Gate
     store: Store
     send: Send
     blocks: Framer
@@ -81,9 +86,7 @@ class MinimisedPartition:
     async def take(self, records: Sequence[Any]) -> None:
         """Minimise messages and send them on, block by block."""
         for chunk in _chunks(records, MAX_TAKE_BYTES):
-            block = await self._minimise(chunk)
-            await self._deliver(block)
-            self._count(chunk, block)
+            await self._pass_on(chunk)
 
     async def idle(self, quiet_since: float | None) -> None:
         """Send a tick where one is due.
@@ -97,7 +100,8 @@ class MinimisedPartition:
             return
         tick = self._shared.pipeline.tick(self._partition, now)
         if tick is not None:
-            await self._deliver(tick)
+            # It holds no events, so it needs no passage, and the same bytes do.
+            await self._broker.do(lambda: self._send_block(tick))
             self._shared.metrics.ticks.inc()
 
     def repeats(self, count: int) -> None:
@@ -109,30 +113,43 @@ class MinimisedPartition:
         self._shared.pipeline.forget(self._partition)
         self._shared.metrics.append_age.remove_by_labels({"partition": str(self._partition)})
 
-    async def _minimise(self, chunk: Sequence[RawMessage]) -> BlockOut:
-        """Wait for a fresh gate and for the registry, as long as it takes."""
-        while True:
-            try:
-                return await self._registry.do(lambda: self._try(chunk))
-            except NotFreshError:
-                self._beat()
-                await asyncio.sleep(GATE_POLL_SECONDS)
+    async def _pass_on(self, chunk: Sequence[RawMessage]) -> None:
+        """Minimise and send until the broker has it; wait for an open gate, the registry and the broker."""
+        shared, read_ms, buried = self._shared, wall_ms(), set[int]()
+        block = await when_open(
+            shared.gate, self._beat, lambda: self._broker.do(lambda: self._attempt(chunk, read_ms, buried))
+        )
+        shared.pipeline.confirm(block)
+        self._count(chunk, block)
 
-    async def _try(self, chunk: Sequence[RawMessage]) -> BlockOut:
+    async def _attempt(self, chunk: Sequence[RawMessage], read_ms: int, buried: set[int]) -> BlockOut:
+        """Judge, minimise and send once. `buried` are the offsets whose dead letters the broker has."""
+        passage, block = await self._registry.do(lambda: self._minimise(chunk, read_ms))
+        with passage:
+            for letter in block.dead_letters:
+                if letter.offset not in buried:
+                    value = self._shared.dead_letters.dead_letter(letter)
+                    await self._shared.send(DEAD_LETTER, self._partition, None, value)
+                    buried.add(letter.offset)
+            await self._send_block(block)
+        return block
+
+    async def _minimise(self, chunk: Sequence[RawMessage], read_ms: int) -> tuple[Passage, BlockOut]:
+        """Return a block, and the passage in which it was judged: it is the caller's to leave."""
         shared = self._shared
         async with shared.lock:
-            view = shared.gate.view()
-            if not view.fresh:
-                raise NotFreshError
-            return await asyncio.to_thread(shared.pipeline.process, self._partition, chunk, view, wall_ms())
+            passage = enter(shared.gate)
+            try:
+                block = await asyncio.to_thread(
+                    shared.pipeline.process, self._partition, chunk, passage.view, wall_ms(), read_ms=read_ms
+                )
+            except BaseException:  # cancelling among them: what the thread still makes goes nowhere
+                passage.leave()
+                raise
+            return passage, block
 
-    async def _deliver(self, block: BlockOut) -> None:
-        shared = self._shared
-        for letter in block.dead_letters:
-            value = shared.dead_letters.dead_letter(letter)
-            await self._broker.do(lambda value=value: shared.send(DEAD_LETTER, self._partition, None, value))  # type: ignore[misc]  # mypy cannot infer a lambda's default
-        framed = shared.blocks.body(block.body)
-        await self._broker.do(lambda: shared.send(MINIMIZED, self._partition, None, framed))
+    async def _send_block(self, block: BlockOut) -> None:
+        await self._shared.send(MINIMIZED, self._partition, None, self._shared.blocks.body(block.body))
 
     def _count(self, chunk: Sequence[RawMessage], block: BlockOut) -> None:
         metrics, stats = self._shared.metrics, block.stats
@@ -163,7 +180,7 @@ def _chunks(records: Sequence[Any], most: int) -> Iterator[list[RawMessage]]:
         yield chunk
 
 
-async def keep_standing(gate: ControlReader, translator: Translator, send: Send, broker: Patience) -> None:
+async def keep_standing(gate: Gate, translator: Translator, send: Send, broker: Patience) -> None:
     """Publish who consents to what, by pseudonym: completely at the start, then every change. Runs until cancelled."""
     seen, review_at = -1, 0.0
     while True:

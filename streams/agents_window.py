@@ -2,6 +2,11 @@
 
 Order of writes: receipts, then each closed slot with its token, then the
 ledger. Each step can be repeated, so a process may die between any two of them.
+
+An INSERT that fails is not repeated: the slot is judged anew under the same
+token, so that a switch engaged meanwhile reaches it. Each attempt is a passage of
+its own, left when it is known what became of it; see `streams.unsettled` for the
+attempts of which nobody knows.
 """
 
 from __future__ import annotations
@@ -10,22 +15,26 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from infra.control.reader import ControlReader, wall_ms
+from infra.control.reader import wall_ms
 from infra.metrics import WindowerMetrics
-from infra.store import Store
+from infra.store import Store, StoreError
 from infra.topics import DEAD_LETTER
 from streams import ledger, sink
-from streams.agents_minimise import GATE_POLL_SECONDS, Send
+from streams.agents_minimise import Send
 from streams.codecs import Codecs, Framer
-from streams.data import ClosedSlot, DeadLetter, LedgerRow, NotFreshError, SlotKey
-from streams.patience import Services
+from streams.data import ClosedSlot, DeadLetter, LedgerRow, SlotKey
+from streams.gates import Gate, enter, when_open
+from streams.patience import Patience, Services
 from streams.pipeline_window import WindowPipeline
+from streams.unsettled import Unsettled
 
 OPEN_EVENTS = 1_000_000
 """Events in memory from which on a partition writes at once: at about 60 bytes each, 60 MB."""
+SETTLE_SECONDS = 1.0
+"""How often the ledger is asked about INSERTs of unknown outcome."""
 FAULT_EXIT = 70
 """Exit code of the deliberate end that TIDEGATE_FAULT asks for."""
 
@@ -36,9 +45,10 @@ class Windower:
 
     log: str
     codec_for: Codecs
-    gate: ControlReader
+    gate: Gate
     """In mode `standing`: windows carry pseudonyms."""
     store: Store
+    """Of single attempts: an INSERT that fails is judged anew."""
     send: Send
     dead_letters: Framer
     metrics: WindowerMetrics
@@ -46,10 +56,26 @@ class Windower:
     """Makes the patience for each service, which beats as it waits."""
     fault: str
     """`after_insert`: end the process after the next INSERT, for tests."""
+    unsettled: Unsettled = field(default_factory=Unsettled)
 
     def partition(self, partition: int, beat: Callable[[], None]) -> WindowedPartition:
         """Return the work of one partition from now on."""
         return WindowedPartition(self, partition, beat)
+
+    async def settle(self, store: Patience) -> None:
+        """Learn from the ledger what became of INSERTs whose partition was given up. Runs until cancelled."""
+        while True:
+            for partition in self.unsettled.partitions():
+                row = await store.do(
+                    lambda partition=partition: asyncio.to_thread(ledger.read, self.store, self.log, partition)  # type: ignore[misc]  # mypy cannot infer a lambda's default
+                )
+                if row is not None:
+                    self.unsettled.stored_through(partition, row.closed_through)
+            await asyncio.sleep(SETTLE_SECONDS)
+
+
+class _GivenUpError(Exception):
+    """The partition was revoked while a slot of it was judged. Nobody waits for the outcome any more."""
 
 
 class WindowedPartition:
@@ -63,6 +89,7 @@ class WindowedPartition:
         self._ledger: LedgerRow | None = None
         self._pipeline: WindowPipeline
         self._next: int | None = None
+        self._ended = False
         self._repeats = self._open = 0
 
     async def begin(self) -> int | None:
@@ -98,7 +125,8 @@ class WindowedPartition:
         """Blocks met again are skipped before they are read; batches are counted by the pipeline."""
 
     def end(self) -> None:
-        """Take this partition out of the gauges."""
+        """Store nothing more, and take this partition out of the gauges."""
+        self._ended = True
         metrics = self._shared.metrics
         metrics.open_events.dec(self._open)
         for gauge in (metrics.watermark_lag, metrics.ledger_age):
@@ -120,7 +148,7 @@ class WindowedPartition:
             shared.metrics.events.inc(sum(receipts.kept))
             shared.metrics.late.inc(sum(receipts.late))
         for key in pipeline.due():
-            await self._store_slot(await self._close(key))
+            await self._store_slot(key)
             pipeline.confirm(key)
         assert self._next is not None  # noqa: S101 - idle and take see to it
         row = pipeline.ledger_row(self._next)
@@ -128,31 +156,45 @@ class WindowedPartition:
             await self._store.do(lambda: asyncio.to_thread(ledger.write, shared.store, row))
             self._ledger = row
 
-    async def _close(self, key: SlotKey) -> ClosedSlot:
-        """Wait for a fresh gate, then judge and build the slot."""
-        while True:
-            view = self._shared.gate.view()
-            if view.fresh:
-                try:
-                    return await asyncio.to_thread(self._pipeline.close, key, view, wall_ms())
-                except NotFreshError:
-                    pass
-            self._beat()
-            await asyncio.sleep(GATE_POLL_SECONDS)
+    async def _store_slot(self, key: SlotKey) -> None:
+        """Judge and insert the slot until the store has confirmed its token; wait for an open gate and the store."""
+        metrics, began = self._shared.metrics, float("inf")
 
-    async def _store_slot(self, slot: ClosedSlot) -> None:
-        """Insert the slot, the same content under the same token until the store has confirmed it."""
-        metrics, began = self._shared.metrics, time.monotonic()
-        if len(slot.rows):
-            await self._store.do(lambda: asyncio.to_thread(sink.store_slot, self._shared.store, slot))
-            metrics.inserts.inc()
-            metrics.insert_seconds.observe(time.monotonic() - began)
+        async def attempt() -> ClosedSlot:
+            nonlocal began
+            began = min(began, time.monotonic())
+            try:
+                # All of it in the thread, where no cancelling can lose the passage.
+                return await asyncio.to_thread(self._attempt, key)
+            except StoreError:
+                metrics.insert_retries.inc()
+                raise
+
+        slot = await when_open(self._shared.gate, self._beat, lambda: self._store.do(attempt))
+        metrics.inserts.inc()
+        metrics.insert_seconds.observe(time.monotonic() - began)
         if self._shared.fault == "after_insert":
             os._exit(FAULT_EXIT)
+        # Of the attempt that the store confirmed. One before it, of unknown outcome, may be the one that stands.
         metrics.stored.inc(slot.split.kept)
         for refused in slot.rows.refused:
             for reason, count in refused.items():
                 metrics.refused.labels(reason=reason).inc(count)
+
+    def _attempt(self, key: SlotKey) -> ClosedSlot:
+        """Judge and insert the slot once. Blocking. Raises StoreError, and NotFreshError where the gate has closed."""
+        shared = self._shared
+        passage = enter(shared.gate)
+        try:
+            slot = self._pipeline.close(key, passage.view, wall_ms())
+        except BaseException:
+            passage.leave()
+            raise
+        if self._ended:
+            passage.leave()
+            raise _GivenUpError
+        shared.unsettled.insert(self._partition, slot, passage, lambda: sink.store_slot(shared.store, slot))
+        return slot
 
     def _count(self) -> None:
         metrics, pipeline, now = self._shared.metrics, self._pipeline, time.time()

@@ -16,11 +16,12 @@ from faust.exceptions import FaustError
 from faust.types import TP
 
 from infra.addresses import Addresses
-from infra.control.reader import ControlReader
+from infra.control.keeper import GateKeeper
 from infra.errors import TidegateError
 from infra.metrics import GateMetrics
 from infra.store import StoreError
-from infra.telemetry import Progress, logger
+from infra.progress import Progress
+from infra.telemetry import logger
 from schemas.registry import RegistryError
 from streams.agents_fetch import FetchConsumer, Fetched, FetchSchema, FetchTransport
 from streams.cursor import Start
@@ -92,9 +93,7 @@ def faust_app(role: str, addresses: Addresses, settings: WorkerSettings) -> Work
 class Worker:
     """One process: a Faust agent that feeds the partitions it owns."""
 
-    def __init__(
-        self, role: str, topic: str, addresses: Addresses, settings: WorkerSettings, gate: ControlReader
-    ) -> None:
+    def __init__(self, role: str, topic: str, addresses: Addresses, settings: WorkerSettings, gate: GateKeeper) -> None:
         self.addresses = addresses
         self.settings = settings
         self.gate = gate

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from infra.control.records import MAX_COPIES, MAX_WINDOW_MS
+from infra.control.records import MAX_COPIES, MAX_WINDOW_MS, Policy
 
 Longs = NDArray[np.int64]
 Column = NDArray[np.integer[Any]]
@@ -129,6 +129,19 @@ class BlockStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """Where the minimiser stands in a partition once a block has been sent; `MinimisePipeline.confirm` needs it."""
+
+    append_time: int
+    """Reference append time of the last message."""
+    open_until: int
+    """The watermark at which the last window that may hold an event of the block closes; -1 where it holds none."""
+    policy: Policy | None
+    at: int
+    """When the block was made, on this worker's clock."""
+
+
+@dataclass(frozen=True, slots=True)
 class BlockOut:
     """One message for interactions.minimized, and what belongs beside it."""
 
@@ -140,6 +153,8 @@ class BlockOut:
     dead_letters: tuple[DeadLetter, ...] = ()
     """For interactions.deadletter; the block holds them too, so losing these loses no count."""
     stats: BlockStats = field(default_factory=BlockStats)
+    reached: Reached | None = None
+    """None of a tick."""
 
 
 @dataclass(frozen=True, slots=True)

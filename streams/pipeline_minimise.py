@@ -16,7 +16,7 @@ from infra.errors import TidegateError
 from schemas.catalogue import load
 from schemas.codec import Codec
 from streams.blocks import BatchRows, Cover, write_block
-from streams.data import BlockOut, BlockStats, Longs, NotFreshError, RawMessage, Split, WindowSpec
+from streams.data import BlockOut, BlockStats, Longs, NotFreshError, RawMessage, Reached, Split, WindowSpec
 from streams.minimise import coarsen, own_applications, refuse_misdated, withhold
 from streams.takes import Batches, dead_letters, read_take
 
@@ -42,9 +42,11 @@ class MinimisePipeline:
     """Turns the takes of any number of raw partitions into blocks, one block a take.
 
     The caller sends each block to the same partition number of
-    interactions.minimized and awaits it before it calls again for that
-    partition. A take should hold no more than MAX_TAKE_BYTES, or one message:
-    a block is about as large as the raw messages it covers.
+    interactions.minimized, awaits it, and calls `confirm`, before the next take
+    of that partition. Until then nothing of the take is remembered: where the
+    send fails, it is processed again, by another view. A take should hold no
+    more than MAX_TAKE_BYTES, or one message: a block is about as large as the
+    raw messages it covers.
 
     A partition's state is small (its reference append time, what a tick needs)
     and need not outlive an assignment: `forget` drops it.
@@ -74,9 +76,14 @@ class MinimisePipeline:
         self._pseudonyms: dict[str, str] = {}
         self._partitions: dict[int, _Partition] = {}
 
-    def process(self, partition: int, messages: Sequence[RawMessage], view: View, now_ms: int) -> BlockOut:
+    def process(
+        self, partition: int, messages: Sequence[RawMessage], view: View, now_ms: int, *, read_ms: int | None = None
+    ) -> BlockOut:
         """Make the block of one take: consecutive messages of one partition, in offset order, at least one.
 
+        `read_ms` is when this worker first had the take in hand, the same in every
+        attempt; None for now. Where the broker does not stamp messages, their
+        append times hang on it: what is late must not hang on how often a send failed.
         Raises NotFreshError when the view is not fresh: keep the take, wait,
         call again. Raises TidegateError for a policy whose windows are out of
         range. Never raises for what a message holds.
@@ -85,7 +92,7 @@ class MinimisePipeline:
             raise NotFreshError(view.why)
         policy = view.state.policy
         spec = window_spec(policy)
-        append_times = self._append_times(partition, messages, now_ms)
+        append_times = self._append_times(partition, messages, now_ms if read_ms is None else read_ms)
         batches, faults = read_take(messages, self._codec_for)
         dead = dead_letters(partition, messages, faults, now_ms)
         append_time = append_times[np.array(batches.position, np.int64)]
@@ -97,20 +104,34 @@ class MinimisePipeline:
         rows = self._rows(batches, messages, append_time, base_time, admitted.verdicts, policy)
         admitted, applications = own_applications(admitted, [header["applications"] for header in batches.headers])
         body = write_block(self._codec, cover, admitted, applications, rows, drops, dead)
-        self._remember(cover, int(append_times[-1]), _open_until(len(admitted), cover, spec), now_ms)
         stats = BlockStats(
             messages=len(messages),
             split=Split(int(batches.counts.sum()), kept=len(admitted), dropped=drops.total, late=0),
             dropped=drops.by_reason(),
             dead=Counter(letter.reason for letter in dead),
         )
-        return BlockOut(partition, body, cover.raw_from, cover.raw_through, dead, stats)
+        reached = Reached(int(append_times[-1]), _open_until(len(admitted), cover, spec), policy, now_ms)
+        return BlockOut(partition, body, cover.raw_from, cover.raw_through, dead, stats, reached)
+
+    def confirm(self, block: BlockOut) -> None:
+        """Go on from a block of `process` that the broker has taken."""
+        reached, known = block.reached, self._partitions.get(block.partition)
+        if reached is None:
+            raise ValueError("a tick is not confirmed")
+        moved = known is None or reached.append_time > known.append_time
+        self._partitions[block.partition] = _Partition(
+            append_time=reached.append_time,
+            raw_through=block.raw_through,
+            moved_at=reached.at if moved or known is None else known.moved_at,
+            open_until=max(reached.open_until, known.open_until if known else -1),
+            policy=reached.policy,
+        )
 
     def tick(self, partition: int, now_ms: int) -> BlockOut | None:
         """Return a block without batches when the partition has been quiet for `tick_after_ms` and a window is open.
 
-        Call it every second or so, never between a `process` and the end of its
-        send. Returns None when there is nothing to say.
+        Call it every second or so, never between a `process` and its `confirm`.
+        Returns None when there is nothing to say.
         """
         known = self._partitions.get(partition)
         if known is None:
@@ -129,13 +150,13 @@ class MinimisePipeline:
         """Drop a partition's state; call it when the partition is assigned or revoked."""
         self._partitions.pop(partition, None)
 
-    def _append_times(self, partition: int, messages: Sequence[RawMessage], now_ms: int) -> Longs:
+    def _append_times(self, partition: int, messages: Sequence[RawMessage], read_ms: int) -> Longs:
         """Return each message's reference append time."""
         known = self._partitions.get(partition)
         previous = known.append_time if known else -1
         times = []
         for message in messages:
-            previous = _append_time(message, previous, now_ms)
+            previous = _append_time(message, previous, read_ms)
             times.append(previous)
         return np.array(times, np.int64)
 
@@ -190,17 +211,6 @@ class MinimisePipeline:
             known = hmac.digest(self._key, subject.encode(), "sha256").hex()[:32]
             self._pseudonyms[subject] = known
         return known
-
-    def _remember(self, cover: Cover, append_time: int, open_until: int, now_ms: int) -> None:
-        known = self._partitions.get(cover.partition)
-        moved = known is None or append_time > known.append_time
-        self._partitions[cover.partition] = _Partition(
-            append_time=append_time,
-            raw_through=cover.raw_through,
-            moved_at=now_ms if moved or known is None else known.moved_at,
-            open_until=max(open_until, known.open_until if known else -1),
-            policy=cover.policy,
-        )
 
 
 def window_spec(policy: Policy | None) -> WindowSpec | None:

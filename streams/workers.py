@@ -6,12 +6,12 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from infra import telemetry
 from infra.addresses import Addresses
-from infra.control.reader import ControlReader
+from infra.control.keeper import GateKeeper, Role
 from infra.control.state import Mode
 from infra.errors import TidegateError
 from infra.metrics import MinimiserMetrics, WindowerMetrics
@@ -29,6 +29,7 @@ from streams.standing import Translator
 REGISTRY_SECONDS = 1.0
 """The registry's client asks again for so long; from there on the worker's own patience says that it is away."""
 PSEUDONYM_KEY = "keys/pseudonym.key"
+_GATES: Mapping[str, tuple[Role, Mode]] = {"minimise": ("minimiser", "consent"), "window": ("windower", "standing")}
 
 
 def run_minimiser(metrics_port: int) -> None:
@@ -65,7 +66,7 @@ def run_minimiser(metrics_port: int) -> None:
 
         return body
 
-    _run("minimise", RAW, "consent", metrics_port, prepare)
+    _run("minimise", RAW, metrics_port, prepare)
 
 
 def run_windower(metrics_port: int) -> None:
@@ -87,20 +88,18 @@ def run_windower(metrics_port: int) -> None:
                 patience=worker.patience,
                 fault=settings.fault,
             )
-            return windower.partition, []
+            return windower.partition, [windower.settle(worker.patience().store)]
 
         return body
 
-    _run("window", MINIMIZED, "standing", metrics_port, prepare)
+    _run("window", MINIMIZED, metrics_port, prepare)
 
 
 async def _framer(worker: Worker, registry: Registry, topic: str) -> Framer:
     return await worker.patience().registry.do(lambda: asyncio.to_thread(Framer, registry, topic))
 
 
-def _run(
-    role: str, topic: str, mode: Mode, metrics_port: int, prepare: Callable[[Addresses, WorkerSettings], Body]
-) -> None:
+def _run(role: str, topic: str, metrics_port: int, prepare: Callable[[Addresses, WorkerSettings], Body]) -> None:
     """Run one worker until it is asked to stop, then end the process."""
     telemetry.configure(role)
     _quieten()
@@ -111,7 +110,7 @@ def _run(
     log = telemetry.logger("streams")
 
     async def work() -> None:
-        with ControlReader(addresses, mode) as gate:
+        with GateKeeper(addresses, *_GATES[role]) as gate:
             worker = Worker(role, topic, addresses, settings, gate)
             server = telemetry.serve(metrics_port, worker.progress)
             log.info("worker starts", role=role, port=server.port, pid=os.getpid())

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import numpy as np
 
-from infra.control.records import Policy, PurposeRule
+from infra.control.passages import Passage, Passages
+from infra.control.records import SWITCH_TOPIC, Policy, PurposeRule, Switch
 from infra.control.state import ControlState, View, Word
+from infra.store import StoreError
 from schemas import wire
 from schemas.catalogue import KINDS, POLICY_FIELDS, SOURCES, load
 from schemas.codec import Codec
 from streams.blocks import Cover
 from streams.data import ClosedSlot, LedgerRow, RawMessage, UnknownSchemaError
+from streams.patience import Outage, Patience, Services
 from streams.pipeline_minimise import MinimisePipeline
 from streams.pipeline_window import WindowPipeline
 from streams.received import Received
@@ -115,7 +119,9 @@ def read_block(body: bytes) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 def block_value(pipeline: MinimisePipeline, messages: Sequence[RawMessage], view: View, now_ms: int) -> bytes:
     """The message of interactions.minimized that a take of partition 0 becomes."""
-    return wire.frame(BLOCK_ID, pipeline.process(0, messages, view, now_ms).body)
+    block = pipeline.process(0, messages, view, now_ms)
+    pipeline.confirm(block)
+    return wire.frame(BLOCK_ID, block.body)
 
 
 def tick_value(raw_through: int, append_time: int, in_force: Policy) -> bytes:
@@ -161,3 +167,46 @@ class Log:
 
 def close_all(pipeline: WindowPipeline, view: View = STANDING) -> list[ClosedSlot]:
     return [pipeline.close(key, view, NOW) for key in pipeline.due()]
+
+
+class OpenGate:
+    """A gate whose view a test sets; its passages are real."""
+
+    def __init__(self, view: View) -> None:
+        self.now = view
+        self._passages = Passages(self.view)
+
+    def view(self) -> View:
+        return self.now
+
+    def enter(self) -> Passage:
+        return self._passages.enter()
+
+    def acknowledged(self) -> int:
+        """The last offset of control.switch that everything under way was judged by."""
+        return self._passages.settled()[1][SWITCH_TOPIC]
+
+
+def before_and_after(consents: Mapping[str, Iterable[str]]) -> tuple[View, View]:
+    """The view that lets these subjects pass, at offset 5 of control.switch, and the one of offset 6, which stops all."""
+    switch = Switch("w", "everything", "", True, "test", "me", T0, 0)
+    lasting = policy(valid_until=T0 + 10**13)  # agents go by the clock on the wall
+    before = view_of(lasting, consents, applied={SWITCH_TOPIC: 5})
+    return before, view_of(lasting, consents, applied={SWITCH_TOPIC: 6}, switches={"w": switch})
+
+
+def closed(view: View) -> View:
+    """The same state, not fresh."""
+    return View(view.state, fresh=False, why="no heartbeat")
+
+
+def patient(beat: Callable[[], None]) -> Services:
+    """Patience as a worker's, for errors of the network and of the store."""
+    away = Patience(Outage("it", "nowhere"), lambda e: isinstance(e, (OSError, StoreError)), beat=beat)
+    return Services(away, away, away)
+
+
+async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - a condition of the code under test, which signals nothing
+            await asyncio.sleep(0.002)

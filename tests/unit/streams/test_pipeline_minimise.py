@@ -253,7 +253,7 @@ def test_a_quiet_partition_ticks_until_its_last_window_has_closed() -> None:
     """Ticks carry the time of the silence's beginning, and stop."""
     pipeline = minimiser(tick_after_ms=2_000)
     assert pipeline.tick(0, NOW) is None
-    pipeline.process(0, [raw_message(9, [T0 + 1])], OPEN, T0 + 10)
+    pipeline.confirm(pipeline.process(0, [raw_message(9, [T0 + 1])], OPEN, T0 + 10))
     assert pipeline.tick(0, T0 + 1_999) is None
     ticks = [block for at in range(T0 + 2_010, T0 + 60_000, 500) if (block := pipeline.tick(0, at))]
     times = [read_block(block.body)[0]["append_time"] for block in ticks]
@@ -267,15 +267,40 @@ def test_a_quiet_partition_ticks_until_its_last_window_has_closed() -> None:
 def test_a_partition_whose_messages_move_no_time_ticks_too() -> None:
     """A device whose stamps are worth nothing must not hold open everybody's windows."""
     pipeline = minimiser(tick_after_ms=2_000)
-    pipeline.process(0, [raw_message(0, [T0 + 1])], OPEN, T0 + 10)
+    pipeline.confirm(pipeline.process(0, [raw_message(0, [T0 + 1])], OPEN, T0 + 10))
     liar = raw_message(1, [T0 + 1])._replace(timestamp_ms=T0 + 86_400_000, append_time_known=False)
-    pipeline.process(0, [liar], OPEN, T0 + 2_500)
+    pipeline.confirm(pipeline.process(0, [liar], OPEN, T0 + 2_500))
     assert pipeline.tick(0, T0 + 2_600) is not None
 
 
 def test_a_forgotten_partition_does_not_tick() -> None:
     """Its new owner does."""
     pipeline = minimiser()
-    pipeline.process(0, [raw_message(0, [T0])], OPEN, T0)
+    pipeline.confirm(pipeline.process(0, [raw_message(0, [T0])], OPEN, T0))
     pipeline.forget(0)
     assert pipeline.tick(0, T0 + 5_000) is None
+
+
+def test_what_is_not_confirmed_is_not_remembered() -> None:
+    """A take whose send failed is processed again as if for the first time."""
+    pipeline = minimiser(tick_after_ms=2_000)
+    pipeline.confirm(pipeline.process(0, [raw_message(0, [T0])], OPEN, T0))
+    message = raw_message(1, [T0 + 1])._replace(timestamp_ms=T0 + 3_000, append_time_known=False)
+    first = pipeline.process(0, [message], OPEN, T0 + 4_000)
+    assert pipeline.process(0, [message], OPEN, T0 + 4_000) == first
+    tick = pipeline.tick(0, T0 + 2_000)
+    assert tick is not None
+    assert (tick.raw_from, tick.raw_through) == (1, 0)
+    with pytest.raises(ValueError, match="tick"):
+        pipeline.confirm(tick)
+
+
+@pytest.mark.parametrize("stamp", [T0 - 7_000, T0 - 1, T0, T0 + 2_000, T0 + 86_400_000, -1])
+def test_a_take_tried_again_later_has_the_append_times_of_the_first_time(stamp: int) -> None:
+    """Where the broker does not stamp them: how often a send failed must not decide what is late or in the future."""
+    pipeline = minimiser()
+    messages = [
+        raw_message(i, [T0 + 4_000], append=at)._replace(append_time_known=False) for i, at in enumerate([T0, stamp])
+    ]
+    first, again = (pipeline.process(0, messages, OPEN, T0 + later, read_ms=T0) for later in (0, 90_000))
+    assert again.body == first.body
