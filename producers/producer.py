@@ -9,10 +9,11 @@ session is some columns and a few counters.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -317,8 +318,13 @@ def _gate_keeper(addresses: Addresses, subjects: Iterable[str] | None) -> Gate:
     from infra.control.keeper import GateKeeper
 
     only = None if subjects is None else frozenset(subjects)
+    teams: Mapping[str, str] = {}
+    if only and os.environ.get("TIDEGATE_TEAM"):
+        from infra.control.teams import own_team
+
+        teams = own_team(only)
     # A producer outlives the embedded broker: it follows it into its next life.
-    return GateKeeper(addresses, "producer", "consent", subjects=only, adopt_log=True)
+    return GateKeeper(addresses, "producer", "consent", subjects=only, adopt_log=True, teams=teams)
 
 
 def _schema_id(registry: str) -> int:

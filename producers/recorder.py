@@ -80,7 +80,7 @@ class Recorder:
             from infra.control.identity import load_key, subject_of
 
             subject = subject_of(load_key(Path(str(subject_key))))
-        self._producer = producer or Producer(addresses or Addresses.load(), settings)
+        self._producer = producer or Producer(addresses or Addresses.load(), settings, subjects=(subject,))
         self._shared = producer is not None
         self._rows: deque[_Row] = deque()
         self._limit = self._producer.settings.buffer_events
