@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.control.gate import Admitted
 from infra.control.records import MAX_COPIES, MAX_WINDOW_MS, Policy
 
 Longs = NDArray[np.int64]
@@ -235,7 +236,7 @@ WINDOW_EVENT_TYPES: Mapping[str, type[np.integer[Any]]] = MappingProxyType(
         "role": np.uint8,
     }
 )
-"""The event columns of `windows`. Enums are one byte; what Avro calls int is int32."""
+"""The event columns of `windows`, as they are written. Enums are one byte; what Avro calls int is int32."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -246,6 +247,9 @@ class WindowRows:
     which is what `pyarrow.ListArray.from_arrays(offsets, values)` takes. Within
     a row events are sorted by time, then number. Rows are sorted by session and
     start, so the same events make the same rows whatever blocks they came in.
+
+    The events are an `Admitted`: only a gate makes one, so there is no row of
+    events that no gate has judged.
     """
 
     log: str
@@ -273,11 +277,16 @@ class WindowRows:
     """Primary events that the gate before the INSERT refused, by reason."""
     offsets: NDArray[np.int32]
     """Where each row's events begin in the flat columns; one more than there are rows."""
-    events: Mapping[str, Column]
-    """Flat columns by name, typed as WINDOW_EVENT_TYPES; `offset_ms` counts from window_start."""
+    admitted: Admitted
+    """Those of WINDOW_EVENT_TYPES, row after row; `offset_ms` counts from window_start."""
 
     def __len__(self) -> int:
         return len(self.session)
+
+    @property
+    def events(self) -> Mapping[str, Column]:
+        """The flat columns by name."""
+        return self.admitted.events.columns
 
 
 class SlotKey(NamedTuple):

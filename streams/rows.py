@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from infra.control import reasons
-from infra.control.gate import Admitted, Drops, Verdict, View, admit, judge
+from infra.control.gate import Drops, Verdict, View, admit, judge
 from schemas.events import Events
 from streams.blocks import Block
-from streams.data import WINDOW_EVENT_TYPES, Column, DeadRows, Longs, Receipts, SlotKey, WindowRows
+from streams.data import DeadRows, Longs, Receipts, SlotKey, WindowRows
 from streams.minimise import withhold
 from streams.window import RowKey, Windows, own_applications
 
@@ -38,8 +38,7 @@ def judged_rows(log: str, partition: int, key: SlotKey, windows: Windows, view: 
     admitted = withhold(admitted)
     row = admitted.events.batch >> 1
     rows = len(verdicts)
-    columns = admitted.events.columns
-    application, names = own_applications(row, columns["application"], windows.applications, rows)
+    application, names = own_applications(row, admitted.events.columns["application"], windows.applications, rows)
     held = np.bincount(row, minlength=rows)
     keys = [key if n else _nobody(key) for key, n in zip(windows.keys, held.tolist(), strict=True)]
     return WindowRows(
@@ -62,18 +61,13 @@ def judged_rows(log: str, partition: int, key: SlotKey, windows: Windows, view: 
         stored=np.bincount(row[admitted.events.batch & 1 == 0], minlength=rows).tolist(),
         refused=_refused(drops, rows),
         offsets=np.concatenate(([0], np.cumsum(held))).astype(np.int32),
-        events=_typed(admitted, application),
+        admitted=admitted.with_columns({"application": application}),
     )
 
 
 def _nobody(key: RowKey) -> RowKey:
     """Of a row that holds no event any more, keep what the books need, and not whose it was."""
     return key._replace(subject="", screen_width=0, screen_height=0)
-
-
-def _typed(admitted: Admitted, application: Column) -> dict[str, Column]:
-    columns = {**admitted.events.columns, "application": application}
-    return {name: columns[name].astype(dtype, copy=False) for name, dtype in WINDOW_EVENT_TYPES.items()}
 
 
 def _verdicts(keys: Sequence[RowKey], view: View, now_ms: int) -> list[Verdict]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from infra.store import Store
-from streams.data import ClosedSlot, DeadRows, Receipts, WindowRows
+from streams.data import WINDOW_EVENT_TYPES, ClosedSlot, DeadRows, Receipts, WindowRows
 
 _COUNTS = pa.map_(pa.string(), pa.uint64())
 _STRINGS = pa.list_(pa.string())
@@ -56,8 +56,9 @@ def windows_table(rows: WindowRows) -> pa.Table:
         "stored": pa.array(rows.stored, pa.uint32()),
         "refused": _counts(rows.refused),
     }
-    offsets = pa.array(rows.offsets, pa.int32())
-    columns |= {name: pa.ListArray.from_arrays(offsets, pa.array(flat)) for name, flat in rows.events.items()}
+    offsets, events = pa.array(rows.offsets, pa.int32()), rows.events
+    for name, dtype in WINDOW_EVENT_TYPES.items():
+        columns[name] = pa.ListArray.from_arrays(offsets, pa.array(events[name].astype(dtype, copy=False)))
     return pa.table(columns)
 
 
