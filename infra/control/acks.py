@@ -13,6 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from types import TracebackType
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -29,7 +30,7 @@ __all__ = ["AckWatch", "Answer", "Answers", "Gate", "Word", "read_gates"]
 LONGEST_LEASE_MS = int(max(LEASE_SECONDS.values()) * 1000)
 _FIRST_STEP = 512
 """How many records to go back at first; then four times as many each time."""
-_ANSWER = 1.0
+_ANSWER = 0.5
 """Seconds for one answer of the broker."""
 _QUIET = 0.1
 """Seconds to listen before it is believed that no gate is left: what was announced a moment ago is on its way."""
@@ -122,8 +123,7 @@ class AckWatch:
                 heard, read = gates(self._words), self._read
             so_far = answers(heard, asked, _broker_ms(written) if written else clock())
             if not read:
-                trouble = self.trouble or "no answer yet"
-                so_far = Answers(so_far.all, so_far.lapsed, read=False, trouble=trouble)
+                so_far = replace(so_far, read=False, trouble=self.trouble or "no answer yet")
             if on_progress is not None and told != (so_far.done, len(so_far.all)):
                 told = so_far.done, len(so_far.all)
                 on_progress(so_far)
@@ -136,7 +136,7 @@ class AckWatch:
     def close(self) -> None:
         """Stop reading."""
         self._closing.set()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=0.3)  # it ends by itself; a broker that is away must not hold up who asked
 
     def _on_error(self, error: KafkaError) -> None:
         self.trouble = f"broker: {error.name().strip('_').lower()}"

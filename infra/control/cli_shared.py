@@ -25,36 +25,41 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 By = Annotated[str, typer.Option("--by", help="Who does it, as others shall see it. (default: your user name)")]
 
 
-Keys = Annotated[
-    list[str], typer.Option("--key", help="An approver's key, by name or file; again for a second one.")
-]
+Keys = Annotated[list[str], typer.Option("--key", help="An approver's key, by name or file; again for a second one.")]
 
 
-def read_control(addresses: Addresses, *, listen: bool = False) -> View:
+def read_control(addresses: Addresses, *, listen: bool = False, subjects: frozenset[str] | None = None) -> View:
     """Read the control topics to their end; `listen` for the authority too, so as to say whether it agrees.
 
-    The end of a topic is what the broker names with each fetch, which holds on
-    every broker, unlike a look-up of end offsets.
+    `subjects` limits whose consents are looked at. The end of a topic is what the
+    broker names with each fetch, which holds on every broker, unlike a look-up of
+    end offsets.
     """
-    with ControlReader(addresses, "consent") as reader:
-        view = reader.wait_for(lambda _: reader.read_to_end or reader.answered, ANSWER_SECONDS)
-        if not reader.answered:
-            raise TidegateError(
-                f"the broker at {addresses.kafka} did not answer within {ANSWER_SECONDS:g} s "
-                f"({reader.trouble or 'no answer'}). See whether it runs with `tidegate status`; "
-                "TIDEGATE_KAFKA or --home names another."
-            )
-        view = reader.wait_for(lambda _: reader.read_to_end or bool(reader.trouble), READ_SECONDS)
-        if not reader.read_to_end:
-            # Trouble passes within a moment where a broker has just come up.
-            view = reader.wait_for(lambda _: reader.read_to_end, ANSWER_SECONDS)
-        if not reader.read_to_end:
-            raise TidegateError(
-                f"the control topics at {addresses.kafka} could not be read to their end "
-                f"({reader.trouble or 'no answer'}). See whether the broker runs with `tidegate status`; "
-                "`tidegate topics apply` creates topics that are missing."
-            )
+    with ControlReader(addresses, "consent", subjects=subjects) as reader:
+        view = read_through(reader, addresses)
         return reader.wait_fresh(HEARTBEAT_SECONDS) if listen else view
+
+
+def read_through(reader: ControlReader, addresses: Addresses) -> View:
+    """Wait until a reader has read its topics to their end. Raises TidegateError, in time where nothing answers."""
+    view = reader.wait_for(lambda _: reader.read_to_end or reader.answered, ANSWER_SECONDS)
+    if not reader.answered:
+        raise TidegateError(
+            f"the broker at {addresses.kafka} did not answer within {ANSWER_SECONDS:g} s "
+            f"({reader.trouble or 'no answer'}). See whether it runs with `tidegate status`; "
+            "TIDEGATE_KAFKA or --home names another."
+        )
+    view = reader.wait_for(lambda _: reader.read_to_end or bool(reader.trouble), READ_SECONDS)
+    if not reader.read_to_end:
+        # Trouble passes within a moment where a broker has just come up.
+        view = reader.wait_for(lambda _: reader.read_to_end, ANSWER_SECONDS)
+    if not reader.read_to_end:
+        raise TidegateError(
+            f"the control topics at {addresses.kafka} could not be read to their end "
+            f"({reader.trouble or 'no answer'}). See whether the broker runs with `tidegate status`; "
+            "`tidegate topics apply` creates topics that are missing."
+        )
+    return view
 
 
 def moment(ms: int) -> str:

@@ -138,7 +138,11 @@ class ControlReader:
     @property
     def read_to_end(self) -> bool:
         """Whether every topic has been read to its end once since it was read from the beginning."""
-        return self._now[2].issuperset(self._topics)
+        return self.has_read(*self._topics)
+
+    def has_read(self, *topics: str) -> bool:
+        """Whether these topics have been read to their end once since they were read from the beginning."""
+        return self._now[2].issuperset(topics)
 
     @property
     def trouble(self) -> str:

@@ -99,6 +99,20 @@ def gates(words: Iterable[Word]) -> list[Gate]:
     return [Gate(tuple(of_one)) for of_one in said.values()]
 
 
+class Asked(NamedTuple):
+    """What the gates are asked about: whether they have applied an offset of a control topic of this log."""
+
+    topic: str
+    offset: int
+    log: str
+    since: int
+    """When the record was written, UTC epoch ms."""
+    roles: Collection[str] | None = None
+    """Whose answer counts; None for everybody's. Producers say nothing of consents."""
+    written: Written | None = None
+    """How the record was written, where it was from here; latencies are counted from it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """How one gate has answered a record."""
@@ -113,7 +127,10 @@ class Answer:
 class Answers:
     """How all gates have answered one record."""
 
-    all: tuple[Answer, ...]
+    asked: Asked
+    now_ms: int
+    """When this was so, UTC epoch ms by the clock that dates the gates' words."""
+    all: tuple[Answer, ...] = ()
     """Of every gate that could be open when the record was written, or since."""
     lapsed: tuple[Gate, ...] = ()
     """Those whose lease had run out before it was written, without a word that they end: closed, not waited for."""
@@ -147,20 +164,6 @@ class Answers:
         return tuple(each for each in self.all if each.how == how)
 
 
-class Asked(NamedTuple):
-    """What the gates are asked about: whether they have applied an offset of a control topic of this log."""
-
-    topic: str
-    offset: int
-    log: str
-    since: int
-    """When the record was written, UTC epoch ms."""
-    roles: Collection[str] | None = None
-    """Whose answer counts; None for everybody's. Producers say nothing of consents."""
-    written: Written | None = None
-    """How the record was written, where it was from here; latencies are counted from it."""
-
-
 def answers(heard: Sequence[Gate], asked: Asked, now_ms: int) -> Answers:
     """Return how the gates have answered by `now_ms`, UTC epoch ms by the clock that dates their words."""
     expected, lapsed = [], []
@@ -173,7 +176,7 @@ def answers(heard: Sequence[Gate], asked: Asked, now_ms: int) -> Answers:
             expected.append(_answer(gate, asked, now_ms))
         elif not gate.left and gate.last.lease_until > asked.since - _RECENT_MS:
             lapsed.append(gate)
-    return Answers(tuple(expected), tuple(lapsed))
+    return Answers(asked, now_ms, tuple(expected), tuple(lapsed))
 
 
 def _answer(gate: Gate, asked: Asked, now_ms: int) -> Answer:

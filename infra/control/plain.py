@@ -1,0 +1,50 @@
+"""Plain text for terminals and pipes alike: columns, times, counts. Without rich, which takes 0.15 s to import."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "") -> str:
+    """Return a table: every column as wide as its widest cell, the last one as long as it is."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    return "\n".join(
+        indent + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def count(number: int, what: str) -> str:
+    """Return a number of things: `1 gate`, `2 gates`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}es" if what.endswith("ch") else f"{number} {what}s"
+
+
+def length(ms: float) -> str:
+    """Return a length of time as people say it: `143 ms`, `12 s`, `5 min`, `3 h`, `2 days`."""
+    for limit, unit, name in ((1_000, 1, "ms"), (120_000, 1_000, "s"), (7_200_000, 60_000, "min")):
+        if ms < limit:
+            return f"{max(0, ms) / unit:.0f} {name}"
+    return f"{ms / 3_600_000:.0f} h" if ms < 172_800_000 else f"{ms / 86_400_000:.0f} days"
+
+
+def clock(ms: int) -> str:
+    """Return the time of day of UTC epoch ms."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%H:%M:%S UTC")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Return names as in a sentence: `a`, `a and b`, `a, b and c`."""
+    *most, last = list(names) or ["nobody"]
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def whoami() -> str:
+    """Return this user's name or, where the machine knows none, their number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid {os.getuid()}"
