@@ -1,21 +1,31 @@
-"""`tidegate consent`: what subjects allow."""
+"""`tidegate consent`: what subjects allow, and what they take back.
+
+A person speaks for themselves with their own key, and nobody else is asked. To
+allow something for somebody else takes two approvers; to pause or to withdraw for
+them, nobody.
+"""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from infra.addresses import Addresses
-from infra.control.cli_shared import AsJson, answer, moment, read_control, show_freshness, table
-from infra.control.identity import is_subject, load_key, load_or_create_key, subject_of
+from infra.control.answers_shown import answers_json, details, headline
+from infra.control.approval import Approval
+from infra.control.cli_shared import AsJson, Keys, answer, moment
+from infra.control.consent_show import check_notice, consent_notice, consent_show, show_notice
+from infra.control.consent_who import Subject, SubjectFile, SubjectKey, Who, approvers_keys
+from infra.control.consent_words import agrees, outlasts, pause_end, pause_of, policy_for, said_by, word
+from infra.control.consent_write import ConsentTopic
+from infra.control.plain import count, listed
 from infra.control.reader import wall_ms
-from infra.control.records import Consent
-from infra.control.state import View
+from infra.control.records import ALL_PURPOSES, Policy
+from infra.control.roll import Answers
 from infra.control.suggest import unknown
-from infra.control.writer import ControlWriter
 from infra.errors import TidegateError
 
 consent = typer.Typer(
@@ -23,42 +33,77 @@ consent = typer.Typer(
     add_completion=False,
     help="What a subject allows, purpose by purpose. Nothing is allowed unsaid.",
 )
-
+consent.command("show")(consent_show)
+consent.command("notice")(consent_notice)
 
 Purpose = Annotated[str, typer.Option("--purpose", help="Which purpose; `tidegate policy show` lists them.")]
-SubjectKey = Annotated[Path | None, typer.Option(help="The subject's key file: you are who holds it.")]
-Subject = Annotated[str, typer.Option(help="The subject by identifier, 32 hex digits.")]
-SubjectFile = Annotated[str, typer.Option("--file", help="Many subjects: identifiers, one a line; `-` reads stdin.")]
+Wait = Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the workers' gates.")]
 
 
 @consent.command("grant")
-def consent_grant(
+def consent_grant(  # noqa: PLR0913, PLR0917 - one argument an option
     purpose: Purpose,
     subject_key: SubjectKey = None,
     subject: Subject = "",
     file: SubjectFile = "",
+    key: Keys = [],  # noqa: B006 - typer reads it and changes nothing
     create: Annotated[bool, typer.Option("--create-key", help="Make the key file if it is not there.")] = False,
-    notice: Annotated[str, typer.Option(help="The notice that was read. (default: the one in force)")] = "",
+    notice: Annotated[
+        str, typer.Option(help="The notice that was read, by version or digest. (default: the one in force)")
+    ] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not show the notice and ask.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Allow one purpose, under the notice in force."""
-    subjects = _subjects(subject_key, subject, file, create)
-    addresses = Addresses.load()
-    view = read_control(addresses)
-    in_force = view.state.policy
-    if in_force is None:
-        raise TidegateError(
-            "no policy is in force, so there is no purpose to consent to. Apply one with `tidegate policy apply FILE`."
+    """Allow one purpose, under the notice in force.
+
+    With your own key you allow it for yourself; on a terminal you are shown the
+    notice first. For somebody else it takes the keys of two approvers, in one
+    command or in two, one after the other (exit code 3 after the first).
+
+    Examples:
+        tidegate consent grant --purpose usability-research --subject-key me.key --create-key
+        tidegate consent grant --purpose usability-research --file people --key anna
+    """
+    who = Who(subject_key, subject, file, create=create)
+    with ConsentTopic(Addresses.load(), who.subjects) as topic:
+        policy = policy_for(topic.state, [purpose])
+        check_notice(topic.state, policy, notice)
+        seeds = approvers_keys(key, own=who.own)
+        who.keep_apart(topic.state)
+        if who.own and not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty():
+            _ask(policy, purpose)
+        who.keep_key()
+        said = topic.state.words_of
+        lacking = [each for each in who.subjects if not agrees(said(each).get(purpose), policy)]
+        now = wall_ms()
+        records = who.sign(
+            [word(topic.state, each, purpose, granted=True, now_ms=now) for each in lacking], topic.state.log
         )
-    if in_force.purpose(purpose) is None:
-        names = [rule.name for rule in in_force.purposes]
-        raise TidegateError(f"{unknown('purpose', purpose, names)} Nobody's consent was changed.")
-    if notice and notice != in_force.notice:
-        raise TidegateError(
-            f"the notice in force is version {in_force.notice}: a consent to version {notice} would allow nothing. "
-            "Read the one in force, then leave --notice out."
-        )
-    _say(addresses, subjects, [purpose], True, in_force.notice, as_json)
+        short: list[Approval] = []
+        if not who.own:
+            short = topic.approve(records, seeds)
+        elif records:
+            topic.allow(records)
+        paused = who.own and pause_of(topic.state, who.subjects[0], now) is not None
+    done = len(who.subjects) - len(short)
+    for_whom = "" if who.own else f" for {count(done, 'subject')}"
+    told = f"granted{'' if lacking else ' already'}: {purpose}{for_whom}, under notice {policy.notice}."
+    if paused:
+        told += "\nYou have paused, so nothing passes before the pause ends: see `tidegate consent resume`."
+    document = {
+        "subjects": len(who.subjects),
+        "purposes": [purpose],
+        "granted": not short,
+        "already": len(who.subjects) - len(lacking),
+        "notice": policy.notice,
+    }
+    _tell_signed(as_json, document, told if done else "", short)
+
+
+def _ask(policy: Policy, purpose: str) -> None:
+    show_notice(policy.notice, policy.notice_text)
+    if not typer.confirm(f"Do you allow {purpose} under this notice?", default=False):
+        raise TidegateError("nothing was granted.")
 
 
 @consent.command("withdraw")
@@ -67,119 +112,129 @@ def consent_withdraw(
     subject_key: SubjectKey = None,
     subject: Subject = "",
     file: SubjectFile = "",
+    wait: Wait = 2.0,
     as_json: AsJson = False,
 ) -> None:
-    """Take a consent back. Needs nobody's permission; it holds as soon as it is written."""
-    subjects = _subjects(subject_key, subject, file, create=False)
-    addresses = Addresses.load()
-    state = read_control(addresses).state
-    said = {name for each in subjects for name in state.words_of(each)}
-    known = sorted(said.union(rule.name for rule in state.policy.purposes) if state.policy else said)
-    if purpose and purpose not in known:
-        raise TidegateError(f"{unknown('purpose', purpose, known)} Nothing was withdrawn.")
-    if not purpose and not said:
-        raise TidegateError("there is no consent to withdraw: nothing was ever said for this subject.")
-    _say(addresses, subjects, [purpose] if purpose else sorted(said), False, "", as_json)
-
-
-@consent.command("show")
-def consent_show(subject_key: SubjectKey = None, subject: Subject = "", as_json: AsJson = False) -> None:
-    """Show what one subject has said or, without a subject, how many have said what. Never lists who."""
-    chosen = _subjects(subject_key, subject, "", create=False) if subject_key or subject else None
-    view = read_control(Addresses.load(), listen=True)
-    notice = view.state.policy.notice if view.state.policy else ""
-    if chosen:
-        words = view.state.words_of(chosen[0])
-        rows = [
-            {
-                "purpose": purpose,
-                "granted": word.granted,
-                "notice": word.notice,
-                "at": word.at,
-                "stands": word.granted and word.notice == notice,
-            }
-            for purpose, word in sorted(words.items())
+    """Take a consent back, yours or somebody else's. Needs nobody's permission; it holds as soon as it is written."""
+    who = Who(subject_key, subject, file)
+    with ConsentTopic(Addresses.load(), who.subjects, watch=True) as topic:
+        state, now = topic.state, wall_ms()
+        by_subject = {each: said_by(state, each) for each in who.subjects}
+        said = sorted(set().union(*by_subject.values()))
+        known = sorted({*said, *(rule.name for rule in state.policy.purposes)} if state.policy else said)
+        if purpose and purpose not in known:
+            raise TidegateError(f"{unknown('purpose', purpose, known)} Nothing was withdrawn.")
+        if not purpose and not said:
+            raise TidegateError("there is no consent to withdraw: nothing was ever allowed. Nothing was changed.")
+        records = [
+            word(state, each, name, granted=False, now_ms=now)
+            for each, names in by_subject.items()
+            for name in ([purpose] if purpose else names)
         ]
-        answer(as_json, {"consents": rows, "notice": notice}, lambda: _show_words(rows, view))
-        return
-    counts = _count_words(view, notice)
-    answer(as_json, {"purposes": counts, "notice": notice}, lambda: _show_counts(counts, view))
+        written = topic.write(who.sign(records, state.log))
+        found = topic.wait(written, wait)
+    purposes = [purpose] if purpose else said
+    document = {"subjects": len(who.subjects), "purposes": purposes, "withdrawn": True, "offset": written.offset}
+    for_whom = "" if who.own else f" for {count(len(who.subjects), 'subject')}"
+    _tell(as_json, document, "withdrawn", found, f"{listed(purposes)}{for_whom}")
 
 
-def _subjects(key: Path | None, subject: str, file: str, create: bool) -> list[str]:
-    if sum(bool(way) for way in (key, subject, file)) != 1:
-        raise TidegateError("say who: one of --subject-key FILE, --subject ID or --file FILE.", code=2)
-    if key is not None:
-        return [subject_of(load_or_create_key(key) if create else load_key(key))]
-    if subject:
-        lines, where = [subject], "--subject"
-    else:
-        lines, where = _lines(file), "stdin" if file == "-" else file
-    found = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
-    for number, line in found:
-        if not is_subject(line):
-            place = f"line {number} of {where}" if file else where
-            raise TidegateError(f"{place} is not a subject identifier: those are 32 hex digits. Nothing was changed.")
-    if not found:
-        raise TidegateError(f"{where} names no subject. Nothing was changed.")
-    return list(dict.fromkeys(line for _, line in found))
-
-
-def _lines(file: str) -> list[str]:
-    if file == "-":
-        return sys.stdin.read().splitlines()
-    try:
-        return Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise TidegateError(f"cannot read {file}: it is not there, not readable, or not text.") from error
-
-
-def _say(
-    addresses: Addresses, subjects: list[str], purposes: list[str], granted: bool, notice: str, as_json: bool
+@consent.command("pause")
+def consent_pause(
+    lasting: Annotated[str, typer.Option("--for", help="How long: 30m, 2h. (default: until it is resumed)")] = "",
+    until: Annotated[str, typer.Option("--until", help="Until when: 2026-11-22T18:00Z.")] = "",
+    subject_key: SubjectKey = None,
+    subject: Subject = "",
+    file: SubjectFile = "",
+    wait: Wait = 2.0,
+    as_json: AsJson = False,
 ) -> None:
+    """Let nothing pass for a while, whatever was allowed: yours, or somebody else's. Needs nobody's permission."""
     now = wall_ms()
-    records = [Consent(subject, purpose, granted, notice, now) for subject in subjects for purpose in purposes]
-    with ControlWriter(addresses) as writer:
-        offset = writer.write(*records)[-1]
-    what = "granted" if granted else "withdrawn"
-    document = {"subjects": len(subjects), "purposes": purposes, what: True, "offset": offset}
-    people = "1 subject" if len(subjects) == 1 else f"{len(subjects)} subjects"
-    under = f", under notice {notice}" if granted else ""
-    answer(as_json, document, lambda: print(f"{what}: {', '.join(purposes)} for {people}{under}."))
+    end = pause_end(lasting, until, now)
+    who = Who(subject_key, subject, file)
+    with ConsentTopic(Addresses.load(), who.subjects, watch=True) as topic:
+        state = topic.state
+        longer = [each for each in who.subjects if outlasts(pause_of(state, each, now), end)]
+        # Only one's own key makes a pause shorter.
+        pausing = who.subjects if who.own else [each for each in who.subjects if each not in longer]
+        if not pausing:
+            raise TidegateError(
+                f"already paused for longer: {count(len(longer), 'subject')}. To end a pause sooner takes their own "
+                "key. Nothing was changed."
+            )
+        records = [word(state, each, ALL_PURPOSES, granted=False, now_ms=now, until=end) for each in pausing]
+        records = who.sign(records, state.log)
+        written = topic.write(records)
+        found = topic.wait(written, wait)
+        if who.own and longer:
+            topic.make_sure(records, written)
+    document = {"subjects": len(pausing), "paused": True, "until": end, "offset": written.offset}
+    for_whom = "" if who.own else f"{count(len(pausing), 'subject')}, "
+    _tell(as_json, document, "paused", found, for_whom + (f"until {moment(end)}" if end else "until it is resumed"))
 
 
-def _count_words(view: View, notice: str) -> list[dict[str, Any]]:
-    counts: dict[str, dict[str, int]] = {}
-    for words in view.state.consents.values():
-        for purpose, word in words.items():
-            kind = "withdrawn" if not word.granted else "granted" if word.notice == notice else "lapsed"
-            counts.setdefault(purpose, {"granted": 0, "lapsed": 0, "withdrawn": 0})[kind] += 1
-    return [{"purpose": purpose, **numbers} for purpose, numbers in sorted(counts.items())]
+@consent.command("resume")
+def consent_resume(
+    subject_key: SubjectKey = None,
+    subject: Subject = "",
+    file: SubjectFile = "",
+    key: Keys = [],  # noqa: B006 - typer reads it and changes nothing
+    wait: Wait = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """End a pause: what was allowed passes again. For somebody else it takes two approvers, as `grant` does."""
+    who = Who(subject_key, subject, file)
+    with ConsentTopic(Addresses.load(), who.subjects, watch=who.own) as topic:
+        state, now = topic.state, wall_ms()
+        paused = [each for each in who.subjects if pause_of(state, each, now) is not None]
+        if not paused:
+            raise TidegateError("there is no pause to end. Nothing was changed.")
+        seeds = approvers_keys(key, own=who.own)
+        records = [word(state, each, ALL_PURPOSES, granted=True, now_ms=now) for each in paused]
+        if who.own:
+            written = topic.allow(who.sign(records, state.log))
+            found = topic.wait(written, wait)
+        else:
+            short = topic.approve(records, seeds)
+    if who.own:
+        _tell(as_json, {"subjects": 1, "paused": False, "offset": written.offset}, "resumed", found, "")
+        return
+    done = len(paused) - len(short)
+    document = {"subjects": len(paused), "paused": bool(short)}
+    _tell_signed(as_json, document, f"resumed: {count(done, 'subject')}." if done else "", short)
 
 
-def _show_words(rows: list[dict[str, Any]], view: View) -> None:
-    if not rows:
-        print("This subject has consented to nothing, so nothing of theirs passes.")
-    else:
-        table(
-            ("purpose", "said", "notice", "at", ""),
-            (
-                (
-                    row["purpose"],
-                    "granted" if row["granted"] else "withdrawn",
-                    row["notice"],
-                    moment(row["at"]),
-                    "" if row["stands"] or not row["granted"] else "lapsed: the notice has changed",
-                )
-                for row in rows
-            ),
-        )
-    show_freshness(view)
+def _tell_signed(as_json: bool, document: dict[str, Any], done: str, short: Sequence[Approval]) -> None:
+    """Say what is done and what lacks a signature; exit code 3 while something does."""
+    first = short[0] if short else Approval((), ())
+    waiting = {"waiting": len(short), "signed_by": list(first.names), "may_sign": list(first.others) if short else []}
+
+    def told() -> None:
+        if done:
+            print(done)
+        if short:
+            many = f", for {len(short)} subjects" if len(short) > 1 else ""
+            print(f"proposed, signed by {listed(first.names)}: it waits for a second person{many}.")
+            print(f"The same command with --key {' or '.join(first.others) or 'NAME'} completes it.")
+
+    answer(as_json, {**document, **waiting}, told)
+    if short:
+        raise typer.Exit(3)
 
 
-def _show_counts(counts: list[dict[str, Any]], view: View) -> None:
-    if not counts:
-        print("Nobody has consented to anything, so nothing passes.")
-    else:
-        table(counts[0].keys(), ([str(value) for value in row.values()] for row in counts))
-    show_freshness(view)
+def _tell(as_json: bool, document: dict[str, Any], done: str, found: Answers, what: str) -> None:
+    """Say which workers' gates go by it; exit code 3 while one has not said so."""
+
+    def told() -> None:
+        print(headline(done, found))
+        if what:
+            print(f"  {what}")
+        if not found.complete:
+            for paragraph in details(found, lambda _: False):
+                print(f"\n{paragraph}")
+            print("\nIt is written, and holds whatever happens next. To see who goes by it: tidegate gates list")
+
+    answer(as_json, {**document, **answers_json(found)}, told)
+    if not found.complete:
+        raise typer.Exit(3)

@@ -27,40 +27,64 @@ _PERSON = b"tidegate-subj"
 _SUBJECT = re.compile(r"[0-9a-f]{32}")
 
 
-def create_key(path: Path) -> bytes:
-    """Write a new random key to `path`, readable by its owner alone, and return it.
+def new_key() -> bytes:
+    """Return a new random key, which is nowhere yet."""
+    return secrets.token_bytes(KEY_BYTES)
 
-    Raises TidegateError when the file is already there: a key is never overwritten.
+
+def create_key(path: Path, key: bytes | None = None) -> bytes:
+    """Write a key, a new one unless it is given, to `path`, readable by its owner alone, and return it.
+
+    Raises TidegateError when the file is already there: a key is never overwritten;
+    and when it cannot be written whole: then it is not there.
     """
-    key = secrets.token_bytes(KEY_BYTES)
+    key = new_key() if key is None else key
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TidegateError(f"cannot make the folder of the key file {path}: {error.strerror}.") from error
+    try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
         raise TidegateError(f"{path} is there already; a key is never overwritten. Choose another name.") from error
     except OSError as error:
         raise TidegateError(f"cannot write the key file {path}: {error.strerror}.") from error
-    with os.fdopen(handle, "wb") as file:
-        file.write(key)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(key)
+            file.flush()
+            # What is signed with it may stand before the machine loses power.
+            os.fsync(handle)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise TidegateError(f"cannot write the key file {path}: {error.strerror}.") from error
     return key
 
 
 def load_key(path: Path) -> bytes:
     """Return the key in `path`.
 
-    Raises TidegateError when it is not there, is not 32 bytes, or can be read by others.
+    Raises TidegateError when it is not there, is not a file of 32 bytes, or can be read by others.
     """
     try:
-        mode = path.stat().st_mode
-        key = path.read_bytes()
+        # Not to wait: a pipe of that name would keep the command for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            key = file.read(KEY_BYTES + 1) if stat.S_ISREG(found.st_mode) else None
     except FileNotFoundError as error:
-        raise TidegateError(f"there is no key file {path}. Say --create-key to make one.") from error
-    except OSError as error:
-        raise TidegateError(f"cannot read the key file {path}: {error.strerror}.") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise TidegateError(
+            f"there is no key file {path}. `tidegate consent grant --create-key` makes a subject's, "
+            "`tidegate keys new` an approver's."
+        ) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "that is no name of a file"
+        raise TidegateError(f"cannot read the key file {path}: {why}.") from error
+    if key is None:
+        raise TidegateError(f"{path} is not a file, so it is not a key.")
+    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise TidegateError(f"the key file {path} can be read by others. Run `chmod 600 {path}`.")
     if len(key) != KEY_BYTES:
-        raise TidegateError(f"the key file {path} holds {len(key)} bytes, a key has {KEY_BYTES}. It is not a key.")
+        raise TidegateError(f"the key file {path} holds {found.st_size} bytes, a key has {KEY_BYTES}. It is not a key.")
     return key
 
 
