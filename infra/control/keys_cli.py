@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from infra.addresses import Addresses
 from infra.control import keyring
 from infra.control.cli_shared import READ_SECONDS, AsJson, answer, moment
+from infra.control.policy_new import KEY_DAYS, approver_line
 from infra.control.policy_warnings import in_days, pressing
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import Approver
@@ -26,7 +26,6 @@ keys = typer.Typer(
 
 LOOKUP_SECONDS = 1.0
 """How long a broker may take to answer before keys are listed without saying whose they are."""
-VALID_DAYS = 365
 
 Folder = Annotated[
     Path | None,
@@ -38,13 +37,13 @@ Folder = Annotated[
 def keys_new(
     name: Annotated[str, typer.Argument(help="Whose it is, such as `anna`.", show_default=False)],
     folder: Folder = None,
-    valid_days: Annotated[int, typer.Option(min=1, max=3650, help="After how many days it runs out.")] = VALID_DAYS,
+    valid_days: Annotated[int, typer.Option(min=1, max=3650, help="After how many days it runs out.")] = KEY_DAYS,
     as_json: AsJson = False,
 ) -> None:
     """Make a key, and print the line that names it in a policy. Overwrites nothing."""
     made = keyring.create(name, folder or keyring.folder())
     until = datetime.now(UTC).date() + timedelta(days=valid_days)
-    line = approver_line(name, made.public, until.isoformat())
+    line = approver_line(name, made.public, until)
     public_file = str(made.key_file)[: -len(keyring.SUFFIX)] + keyring.PUBLIC
     document = {
         "name": name,
@@ -66,22 +65,6 @@ def keys_new(
         )
 
     answer(as_json, document, told)
-
-
-def approver_line(name: str, public: str, until: str) -> str:
-    """Return an approver's line as it stands in a policy; `until` is a date."""
-    # JSON's quotes are YAML's: without them, `no` or 2026 would be no name.
-    plain = name.replace("-", "").isalpha() and name.lower() not in {
-        "y",
-        "n",
-        "yes",
-        "no",
-        "on",
-        "off",
-        "true",
-        "false",
-    }
-    return f"{name if plain else json.dumps(name)}: {{key: {public}, until: {until}}}"
 
 
 @keys.command("list")

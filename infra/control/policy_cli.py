@@ -1,19 +1,25 @@
-"""`tidegate policy`: check, apply and show policies."""
+"""`tidegate policy`: begin, check, plan, apply and show policies."""
 
 from __future__ import annotations
 
 import getpass
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from infra.addresses import Addresses
-from infra.control.cli_shared import AsJson, By, answer, moment, read_control, show_freshness, table
+from infra.control import keyring
+from infra.control.cli_shared import AsJson, By, Keys, answer, read_control, show_freshness
+from infra.control.policy_apply import apply_policy
+from infra.control.policy_plan import may_sign, plan, proposal, waiting_document
+from infra.control.policy_shown import show_in_force, show_outcome, show_plan, show_policy, show_waiting
+from infra.control.policy_warnings import days_left, foresight
 from infra.control.reader import wall_ms
 from infra.control.records import Policy
-from infra.control.writer import ControlWriter
-from infra.errors import TidegateError
+from infra.control.signing import APPROVALS
 
 policy = typer.Typer(
     no_args_is_help=True,
@@ -27,37 +33,68 @@ PolicyFile = Annotated[Path, typer.Argument(help="The policy, a YAML file.", sho
 @policy.command("check")
 def policy_check(file: PolicyFile, as_json: AsJson = False) -> None:
     """Read a policy file as the gate will, and say what is wrong with it. Changes nothing, needs no stack."""
-    from infra.control.policy_file import load_policy
+    checked, now = _load(file), wall_ms()
+    answer(as_json, _policy_json(checked, now), lambda: show_policy(checked, f"{file} is a valid policy.", now))
 
-    checked = load_policy(file, wall_ms())
-    answer(as_json, _policy_json(checked), lambda: _show_policy(checked, f"{file} is a valid policy."))
+
+@policy.command("new")
+def policy_new(
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not be there yet.", show_default=False)],
+    approver: Annotated[
+        list[str], typer.Option(help="Who may allow more: a key by name, or its .pub file; again for each.")
+    ],
+    name: Annotated[str, typer.Option(help="The policy's name. (default: the file's)")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write a policy to begin with, with comments, and its notice beside it. Overwrites nothing, needs no stack."""
+    from infra.control import policy_new
+
+    written = policy_new.write(file, name, approver, datetime.now(UTC).date())
+    missing = max(0, APPROVALS - len(approver))
+    document = {"policy": str(file), "notice": str(written.notice), "approvers_missing": missing}
+
+    def told() -> None:
+        print(f"{file}  the policy: read it, and change what it allows")
+        print(f"{written.notice}  what people agree to{': it was there, and is as it was' * written.notice_was_there}")
+        if missing:
+            print(
+                "\nIt needs one approver more: have somebody else run `tidegate keys new NAME`, and add the line that "
+                "it prints under `approvers`."
+            )
+        print(f"\nThen: tidegate policy check {file}")
+        print(f"      tidegate policy plan {file}")
+        print(f"      tidegate policy apply {file} --key NAME      (once by each of two approvers)")
+
+    answer(as_json, document, told)
+
+
+@policy.command("plan")
+def policy_plan(file: PolicyFile, as_json: AsJson = False) -> None:
+    """Say what a policy would allow and forbid compared with the one in force, and whose signatures it takes."""
+    new = _load(file)
+    found = plan(read_control(Addresses.load()).state, new, wall_ms())
+    answer(as_json, found.document(), lambda: show_plan(found, str(file)))
 
 
 @policy.command("apply")
-def policy_apply(file: PolicyFile, by: By = "", as_json: AsJson = False) -> None:
-    """Put a policy in force. It must be newer than the one in force: raise its version to change it."""
-    from dataclasses import replace
+def policy_apply(file: PolicyFile, key: Keys | None = None, by: By = "", as_json: AsJson = False) -> None:
+    """Put a policy in force. What allows more takes the signatures of two approvers, by one command or by two.
 
-    from infra.control.policy_file import load_policy
-
-    new = replace(load_policy(file, wall_ms()), applied_at=wall_ms(), applied_by=by or getpass.getuser())
-    addresses = Addresses.load()
-    old = read_control(addresses).state.policy
-    if old is not None and new.version < old.version:
-        raise TidegateError(
-            f"{file} is version {new.version}, and version {old.version} is in force: a lower version never replaces "
-            f"a higher one. Raise `version` to {old.version + 1}."
-        )
-    if old is not None and new.version == old.version:
-        if new.content() != old.content():
-            raise TidegateError(
-                f"version {new.version} is in force with another content. Raise `version` to {new.version + 1}."
-            )
-        answer(as_json, {**_policy_json(old), "changed": False}, lambda: _show_policy(old, "In force already:"))
-        return
-    with ControlWriter(addresses) as writer:
-        writer.write(new)
-    answer(as_json, {**_policy_json(new), "changed": True}, lambda: _show_policy(new, "In force now:"))
+    With one signature it is a proposal (exit code 3): it waits on the topic, and the
+    same command with the key of another approver completes it.
+    """
+    new = replace(_load(file), applied_at=wall_ms(), applied_by=by or getpass.getuser())
+    done = apply_policy(Addresses.load(), str(file), new, keyring.load(key or []))
+    document = {
+        **_policy_json(done.policy, wall_ms()),
+        "state": "proposed" if done.is_proposal else "in_force",
+        "changed": done.kind in {"proposed", "in_force"},
+        "signed_by": list(done.signed),
+        "may_sign": [name for name in done.plan.good if name not in done.signed],
+    }
+    answer(as_json, document, lambda: show_outcome(done, file))
+    if done.is_proposal:
+        raise typer.Exit(3)
 
 
 @policy.command("show")
@@ -65,45 +102,41 @@ def policy_show(
     file: Annotated[Path | None, typer.Argument(help="A file to show instead.", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the policy in force, or the one in a file."""
+    """Show the policy in force and what waits for signatures, or the policy in a file."""
     if file is not None:
         policy_check(file, as_json)
         return
-    view = read_control(Addresses.load(), listen=True)
-    found = view.state.policy
-    document = {**_policy_json(found), "fresh": view.fresh, "why": view.why}
+    view, now = read_control(Addresses.load(), listen=True), wall_ms()
+    state = view.state
+    waiting = proposal(state)
+    document = {
+        **_policy_json(state.policy, now),
+        "waiting": waiting_document(waiting, state.log, may_sign(waiting, state)) if waiting else None,
+        "fresh": view.fresh,
+        "why": view.why,
+    }
 
     def told() -> None:
-        if found is None:
-            print("No policy is in force, so nothing passes. Put one in force with `tidegate policy apply FILE`.")
-        else:
-            now = wall_ms()
-            word = "In force" if found.valid_from <= now < found.valid_until else "Applied, but not in its time"
-            _show_policy(found, f"{word}, by {found.applied_by} at {moment(found.applied_at)}:")
+        show_in_force(state, now)
+        if waiting is not None:
+            print()
+            show_waiting(waiting, state.log, may_sign(waiting, state))
         show_freshness(view)
 
     answer(as_json, document, told)
 
 
-def _policy_json(found: Policy | None) -> dict[str, Any]:
-    from dataclasses import asdict
+def _load(file: Path) -> Policy:
+    from infra.control.policy_file import load_policy
 
-    return {"policy": None if found is None else asdict(found)}
+    return load_policy(file, wall_ms())
 
 
-def _show_policy(found: Policy, title: str) -> None:
-    print(title)
-    print(f"  {found.name}, version {found.version}, notice {found.notice}")
-    print(f"  valid from {moment(found.valid_from)} until {moment(found.valid_until)}")
-    extra = {"hopping": f", step {found.window_step_ms} ms", "session": f", gap {found.window_gap_ms} ms"}
-    print(
-        f"  {found.window_kind} windows of {found.window_size_ms} ms{extra.get(found.window_kind, '')}, "
-        f"lateness {found.lateness_ms} ms; grid {found.grid_px} px, resolution {found.resolution_ms} ms"
-    )
-    table(
-        ("purpose", "sources", "fields", "kept"),
-        (
-            (rule.name, " ".join(rule.sources), " ".join(rule.fields), f"{rule.retention_days} days")
-            for rule in found.purposes
-        ),
-    )
+def _policy_json(found: Policy | None, now_ms: int) -> dict[str, Any]:
+    if found is None:
+        return {"policy": None}
+    return {
+        "policy": {**asdict(found), "notice_digest": found.notice_digest},
+        "days_left": round(days_left(found.valid_until, now_ms), 2),
+        "warnings": foresight(found, now_ms),
+    }

@@ -54,6 +54,21 @@ def warnings(policy: Policy, now_ms: int) -> list[str]:
     return [text for _, text in sorted(said)]
 
 
+def foresight(policy: Policy, now_ms: int) -> list[str]:
+    """Return `warnings`, and what may surprise later: that it has not begun, or outlives the keys for the next one."""
+    said = warnings(policy, now_ms)
+    if policy.valid_from > now_ms:
+        begins = f"{in_days(policy.valid_from, now_ms)}, on {_day(policy.valid_from)}"
+        said.insert(0, f"the policy begins {begins}: until then nothing passes.")
+    last = signable_until(policy.approvers)
+    if last and last < policy.valid_until and pressing(last, now_ms) is None:
+        said.append(
+            f"it holds until {_day(policy.valid_until)}, but only until {_day(last)} two approvers have keys that are "
+            "good: from then on nobody can allow more, nor name new keys."
+        )
+    return said
+
+
 def in_days(until_ms: int, now_ms: int) -> str:
     """Return how far away a moment is, as people say it."""
     left = days_left(until_ms, now_ms)
@@ -63,10 +78,14 @@ def in_days(until_ms: int, now_ms: int) -> str:
 
 
 def _ends(until_ms: int, now_ms: int, *, many: bool = False) -> str:
-    day = datetime.fromtimestamp(until_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    day = _day(until_ms)
     if until_ms <= now_ms:
         return f"{'have' if many else 'has'} run out, on {day}"
     return f"{'run' if many else 'runs'} out {in_days(until_ms, now_ms)}, on {day}"
+
+
+def _day(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _count(days: int) -> str:
