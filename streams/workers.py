@@ -13,6 +13,7 @@ from infra import telemetry
 from infra.addresses import Addresses
 from infra.control.keeper import GateKeeper, Role
 from infra.control.state import Mode
+from infra.control.teams import load_teams
 from infra.errors import TidegateError
 from infra.metrics import MinimiserMetrics, WindowerMetrics
 from infra.store import Store
@@ -107,10 +108,11 @@ def _run(role: str, topic: str, metrics_port: int, prepare: Callable[[Addresses,
     for part in ("kafka", "registry", "store"):
         addresses.need(part)
     body = prepare(addresses, settings)
+    teams = load_teams(addresses.home) if role == "minimise" else {}
     log = telemetry.logger("streams")
 
     async def work() -> None:
-        with GateKeeper(addresses, *_GATES[role]) as gate:
+        with GateKeeper(addresses, *_GATES[role], teams=teams) as gate:
             worker = Worker(role, topic, addresses, settings, gate)
             server = telemetry.serve(metrics_port, worker.progress)
             log.info("worker starts", role=role, port=server.port, pid=os.getpid())
