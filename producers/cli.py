@@ -16,6 +16,7 @@ import typer
 
 from infra.addresses import Addresses
 from infra.errors import TidegateError
+from producers.consents import ConsentTo, let_consent
 from producers.desktop.cli import desktop
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.
 SubjectsOnly = Annotated[
     bool,
     typer.Option(
-        "--subjects-only", help="Print the subjects' identifiers, one a line, and publish nothing. See `consent grant`."
+        "--subjects-only",
+        help="Print the subjects' identifiers, one a line, and publish no event. See `consent grant`.",
     ),
 ]
 MetricsPort = Annotated[
@@ -66,6 +68,7 @@ def replay(  # noqa: PLR0913, PLR0917 - one argument an option
         bool, typer.Option("--loop", help="Begin again at the end, as a new session, until Ctrl-C.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at a file that cannot be read.")] = False,
+    consent: ConsentTo = [],  # noqa: B006 - typer reads it and changes nothing
     subjects_only: SubjectsOnly = False,
     metrics_port: MetricsPort = None,
     wait_s: WaitS = 15.0,
@@ -84,23 +87,26 @@ def replay(  # noqa: PLR0913, PLR0917 - one argument an option
     keys = subject_key if subject_key is not None else addresses.home / "subjects"
     found = files_of(files)
     recordings, errors = _read(found, form, limit_seconds, strict=strict)
-    scripts = [_script(recording, keys) for recording in recordings]
+    owners = [_key_of(recording, keys) for recording in recordings]
+    scripts = [_script(recording, key) for recording, key in zip(recordings, owners, strict=True)]
+    consented = let_consent(addresses, owners, consent, quiet=as_json)
     if subjects_only:
         _print_subjects(scripts)
         return
     longest = max(int(recording.offsets[-1]) for recording in recordings)
     report, stopped = _run(addresses, scripts, pace, longest, loop=loop, metrics_port=metrics_port, wait_s=wait_s)
     bad_rows = {str(r.path): list(r.bad_rows) for r in recordings if r.bad_rows}
-    _summary(report, len(scripts), {"bad_rows": bad_rows, "bad_files": errors}, as_json=as_json)
+    _summary(report, len(scripts), {"bad_rows": bad_rows, "bad_files": errors, **consented}, as_json=as_json)
     _exit(report, failed=bool(errors), stopped=stopped and not loop)
 
 
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0913, PLR0917 - one argument an option
     people: Annotated[int, typer.Option(help="How many.", min=1, max=100_000)] = 10,
     minutes: Annotated[float, typer.Option(help="How long each one works.", min=0.01, max=10_000)] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed makes the same people do the same.", min=0)] = 1,
     speed: Speed = "1",
+    consent: ConsentTo = [],  # noqa: B006 - typer reads it and changes nothing
     subjects_only: SubjectsOnly = False,
     metrics_port: MetricsPort = None,
     wait_s: WaitS = 15.0,
@@ -108,23 +114,21 @@ def simulate(
 ) -> None:
     """Make up a workforce and publish what it does: all kinds of events, heavy-tailed, the same for the same seed.
 
-    They consent to nothing by themselves. Let them, then run the first without
-    --subjects-only:
-        tidegate produce simulate --people 20 --subjects-only > people
-        tidegate consent grant --purpose usability-research --file people
+    They consent to nothing by themselves; --consent lets them:
+        tidegate produce simulate --people 20 --consent usability-research
     """
-    from producers.simulate import MINUTE_MS, workforce
+    from producers.simulate import MINUTE_MS, Person, workforce
 
     pace = _pace(speed)
     scripts = workforce(people, minutes, seed)
+    addresses = Addresses.load()
+    consented = let_consent(addresses, (Person(seed, index).key for index in range(people)), consent, quiet=as_json)
     if subjects_only:
         _print_subjects(scripts)
         return
     length = int(minutes * MINUTE_MS)
-    report, stopped = _run(
-        Addresses.load(), scripts, pace, length, loop=False, metrics_port=metrics_port, wait_s=wait_s
-    )
-    _summary(report, people, {}, as_json=as_json)
+    report, stopped = _run(addresses, scripts, pace, length, loop=False, metrics_port=metrics_port, wait_s=wait_s)
+    _summary(report, people, consented, as_json=as_json)
     _exit(report, failed=False, stopped=stopped)
 
 
@@ -168,13 +172,19 @@ def _lines(numbers: Sequence[int]) -> str:
     return f"line {shown} is no row" if len(numbers) == 1 else f"{len(numbers)} lines are no rows ({shown})"
 
 
-def _script(recording: Recording, keys: Path) -> Script:
-    from infra.control.identity import load_or_create_key, subject_of
-    from producers.playback import Script
+def _key_of(recording: Recording, keys: Path) -> bytes:
+    """Return the key of whom a recording is of, made now where there is none."""
+    from infra.control.identity import load_or_create_key
 
     name = recording.path.resolve().parent.name or "subject"
-    subject = subject_of(load_or_create_key(keys / f"{name}.key"))
-    return Script(subject, recording.screen, recording.chunks)
+    return load_or_create_key(keys / f"{name}.key")
+
+
+def _script(recording: Recording, key: bytes) -> Script:
+    from infra.control.identity import subject_of
+    from producers.playback import Script
+
+    return Script(subject_of(key), recording.screen, recording.chunks)
 
 
 def _print_subjects(scripts: Sequence[Script]) -> None:

@@ -106,10 +106,11 @@ class ConsentTopic:
 class Granted(NamedTuple):
     """What came of people consenting with their own keys."""
 
-    words: int
-    """How many were written."""
+    people: int
+    written: int
+    """Consents that were written: one a person and purpose."""
     already: int
-    """How many stood already."""
+    """Consents that stood already."""
 
 
 def grant_own(addresses: Addresses, keys: Iterable[bytes], purposes: Iterable[str]) -> Granted:
@@ -130,7 +131,7 @@ def grant_own(addresses: Addresses, keys: Iterable[bytes], purposes: Iterable[st
         ]
         if records:
             topic.allow(records)
-    return Granted(len(records), len(by_subject) * len(wanted) - len(records))
+    return Granted(len(by_subject), len(records), len(by_subject) * len(wanted) - len(records))
 
 
 def _reached(state: ControlState, written: Written) -> bool:
