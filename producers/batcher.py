@@ -198,7 +198,8 @@ class Session:
 
     def due(self, now: float, max_age: float) -> bool:
         """Say whether a batch is full, or its oldest event has waited for `max_age` seconds."""
-        return self._oldest is not None and (self.pending >= self._batch_events or now - self._oldest >= max_age)
+        oldest = self._oldest  # read once: another thread may cut meanwhile
+        return oldest is not None and (self.pending >= self._batch_events or now - oldest >= max_age)
 
     def cut(self, permit: Permit) -> list[Batch]:
         """Turn what is pending into batches, in order.

@@ -36,6 +36,21 @@ def test_batches_are_numbered_without_gaps_and_never_longer_than_allowed() -> No
     assert [b.header["captured"] for b in batches] == [64, 128, 150]
 
 
+def test_a_batch_cut_while_it_is_looked_at_is_not_due() -> None:
+    """A source that cuts its own batches may do so between two looks of the ticker, which must live on."""
+
+    class CutMeanwhile(Session):
+        @property
+        def pending(self) -> int:
+            self.cut(permitting())
+            return super().pending
+
+    session = CutMeanwhile("s")
+    session.add(capture([MOVE]), permitting(), 0.0)
+    assert not session.due(0.1, 0.5)
+    assert not session.due(10.0, 0.5)
+
+
 def test_offsets_count_from_the_first_event_and_may_be_negative() -> None:
     """A clock that runs backwards gives a negative offset, and is not rewritten."""
     session = Session("s")
