@@ -40,6 +40,8 @@ MAX_COPIES = 64
 """Hopping windows that one event may stand in."""
 ALL_PURPOSES = ""
 """In place of a purpose: a pause over all of them, or its end."""
+LATEST_MS = 253_402_300_800_000
+"""The year 10,000: a moment from then on cannot be written as a date, so no record may hold one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,10 +285,10 @@ def _plain_switch(value: bytes, key: str, at: int) -> Switch | Unreadable:
     """Read `{"scope": …, "value": …, "reason": …, "by": …}`: it can only engage, and only `scope` must be there."""
     try:
         said = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Unreadable("not_json")
     known = {"scope", "value", "reason", "by"}
-    if not key or not known.issuperset(said) or not all(isinstance(text, str) for text in said.values()):
+    if not key or not known.issuperset(said) or not all(_is_text(text) for text in said.values()):
         return Unreadable("senseless")
     scope, _, joined = said.get("scope", "").partition(":")
     if scope not in SCOPES:
@@ -295,6 +297,11 @@ def _plain_switch(value: bytes, key: str, at: int) -> Switch | Unreadable:
         key, scope, said.get("value", joined), True, said.get("reason", ""), said.get("by", ""), at, epoch=0
     )
     return engaged if not _is_senseless(engaged) else Unreadable("senseless")
+
+
+def _is_text(value: object) -> bool:
+    # JSON can spell half a surrogate pair, which no encoding can write.
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _build(kind: type[Record], fields: Mapping[str, Any]) -> Record:
@@ -321,9 +328,10 @@ def _is_senseless(record: Record) -> bool:
         case Policy():
             return bool(policy_fault(record))
         case Consent():
-            return not record.subject or "/" in record.subject or record.until < 0
+            return not record.subject or "/" in record.subject or _has_no_date(record.at, record.until)
         case Switch():
-            return not record.id or (record.scope != "everything" and not record.value) or record.epoch < 0
+            covers_nothing = record.scope != "everything" and not record.value
+            return not record.id or covers_nothing or record.epoch < 0 or _has_no_date(record.at, record.expires_at)
         case Standing():
             return len(record.purposes) != len(record.notices)
         case Heartbeat():
@@ -332,14 +340,22 @@ def _is_senseless(record: Record) -> bool:
             return not record.gate or record.lease_ms < 0
 
 
+def _has_no_date(*moments: int) -> bool:
+    return not all(0 <= moment < LATEST_MS for moment in moments)
+
+
 def policy_fault(policy: Policy) -> str:
     """Return what makes a policy senseless, or "" when it can be put in force."""
     names = [rule.name for rule in policy.purposes]
     lengths = policy.window_size_ms, policy.window_step_ms, policy.window_gap_ms, policy.lateness_ms
+    ends = [approver.until for approver in policy.approvers]
     faults = {
         "the name is empty": not policy.name,
         "the version must be at least 1": policy.version < 1,
         "valid until must come after valid from": policy.valid_until <= policy.valid_from,
+        "its dates must lie between the years 1970 and 9999": _has_no_date(
+            policy.valid_from, policy.valid_until, policy.applied_at, *ends
+        ),
         "the notice's version is empty": not policy.notice,
         "it has no purpose": not names,
         "a purpose stands in it twice": len(set(names)) != len(names),
