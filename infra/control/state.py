@@ -266,7 +266,7 @@ class _Draft:
             self._say(subject, purpose, Word(False, "", max(_taken(entry), old.at if old else 0)))
             return
         word = Word(record.granted, notice_id(record.notice, record.notice_digest), record.at, record.until)
-        if not _allows_more(word, old, purpose, _taken(entry)):
+        if not _allows_more(word, old, purpose):
             # Dated ahead, it must not stand in the way of every later word.
             at = min(word.at, _taken(entry) + MAX_SKEW_MS)
             self._say(subject, purpose, word._replace(at=max(at, old.at if old else 0)))
@@ -392,12 +392,11 @@ def _taken(entry: Entry) -> int:
     return entry.timestamp or 0
 
 
-def _allows_more(word: Word, old: Word | None, purpose: str, now_ms: int) -> bool:
-    if purpose != ALL_PURPOSES or word.granted:
+def _allows_more(word: Word, old: Word | None, purpose: str) -> bool:
+    if purpose != ALL_PURPOSES or word.granted or old is None or old.granted:
         return word.granted
-    # A pause that ends sooner than the one that holds.
-    holds = old is not None and old.pauses(now_ms)
-    return holds and bool(word.until) and (not old.until or word.until < old.until)  # type: ignore[union-attr]  # `holds`
+    # A pause that ends sooner than the one before. Whether that is over does not matter: then this one is too.
+    return bool(word.until) and (not old.until or word.until < old.until)
 
 
 @dataclass(frozen=True, slots=True)
