@@ -16,7 +16,7 @@ the moment at which the broker took it.
 * Switch: engaged by any record that says so, or that cannot be read (then over
   everything). Engaging again over the same changes nothing; over something else, both
   hold. Released by a record that names the digest of the one that engaged it and is
-  signed by two approvers. A record removed is no release. Each release is an epoch.
+  signed by two approvers; once. A record removed is no release. Each release is an epoch.
 * Standing: the last record of a pseudonym stands unless it is based on less of
   `control.consent` or `control.switch` than the one before (a minimiser that lags).
 
@@ -133,6 +133,8 @@ class ControlState:
     """By topic and why: records that were not taken at their word."""
     pending: Mapping[tuple[str, str], Policy | Consent | Switch] = field(default_factory=dict)
     """By topic and key: what would allow more and lacks only signatures."""
+    spent: frozenset[str] = frozenset()
+    """Digests of the releases that were taken: none is taken twice."""
     version: int = 0
     """Grows with every change that can change a verdict; verdicts are cached by it."""
 
@@ -185,6 +187,7 @@ class _Draft:
         self._notices = state.notices
         self._consents: dict[str, Words] | None = None
         self._switches = dict(state.switches)
+        self._spent = state.spent
         self._epoch = state.epoch
         self._consent_reached, self._switch_reached = state.consent_reached, state.switch_reached
         self._based_on: dict[str, tuple[int, int]] | None = None
@@ -309,18 +312,21 @@ class _Draft:
             self._ignore(entry.topic, why)
             return
         self._switches[record.id] = record
+        self._spent |= {signing.digest(record, self._state.log)}
         self._epoch = max(self._epoch + 1, record.epoch)
         self._pending.pop((entry.topic, entry.key), None)
         self._changed = True
 
     def _engage(self, record: Switch, old: Switch | None) -> None:
         if old is not None and old.engaged:
-            if (old.scope, old.value) == (record.scope, record.value):
+            same = (old, *(each for name, each in self._switches.items() if name.startswith(f"{old.id}+")))
+            if any(each.engaged and (each.scope, each.value) == (record.scope, record.value) for each in same):
                 return
             # Both hold: neither the narrower nor the wider replaces the other.
-            record = replace(record, id=f"{record.id}+{signing.digest(record, self._state.log)[:6]}")
-            if record.id in self._switches and self._switches[record.id].engaged:
-                return
+            digest = signing.digest(record, self._state.log)
+            short = f"{old.id}+{digest[:6]}"
+            there = self._switches.get(short)
+            record = replace(record, id=f"{old.id}+{digest}" if there is not None and there.engaged else short)
         self._switches[record.id] = record
         self._pending.pop((SWITCH_TOPIC, record.id), None)
         self._changed = True
@@ -330,6 +336,8 @@ class _Draft:
             return "not_engaged"
         if release.releases != signing.digest(old, self._state.log):
             return "replayed"
+        if signing.digest(release, self._state.log) in self._spent:
+            return "replayed"  # the same record has engaged it again
         if release.at > _taken(entry) + MAX_SKEW_MS:
             return "future"
         return "" if self._approved(entry, release, self._approvers_at(entry)) else "not_approved"
@@ -383,6 +391,7 @@ class _Draft:
             based_on=old.based_on if self._based_on is None else self._based_on,
             ignored=MappingProxyType(self._ignored),
             pending=MappingProxyType(self._pending),
+            spent=self._spent,
             version=old.version + 1 if self._changed else old.version,
         )
 
