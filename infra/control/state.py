@@ -18,7 +18,8 @@ the moment at which the broker took it.
   hold. Released by a record that names the digest of the one that engaged it and is
   signed by two approvers; once. A record removed is no release. Each release is an epoch.
 * Standing: the last record of a pseudonym stands unless it is based on less of
-  `control.consent` or `control.switch` than the one before (a minimiser that lags).
+  `control.consent` and `control.switch` than the one before (a minimiser that lags).
+  Where each is based on more of one of them, what both allow stands.
 
 Approvers are those of the policy that was in force when the broker took the record.
 Every record that is not taken at its word is counted in `ignored`, and one that lacks
@@ -351,16 +352,24 @@ class _Draft:
         elif entry.key == PROGRESS_KEY:
             self._consent_reached = max(self._consent_reached, record.consent_offset)
             self._switch_reached = max(self._switch_reached, record.switch_offset)
-        elif self._lags(record):
-            self._ignore(entry.topic, "lagging")
         else:
-            self._base()[record.pseudonym] = (record.consent_offset, record.switch_offset)
-            said = zip(record.purposes, record.notices, strict=True)
-            self._stand(record.pseudonym, {purpose: Word(True, notice, 0) for purpose, notice in said})
+            self._translate(entry, record)
 
-    def _lags(self, record: Standing) -> bool:
-        consent, switch = self._base().get(record.pseudonym, (-1, -1))
-        return record.consent_offset < consent or record.switch_offset < switch
+    def _translate(self, entry: Entry, record: Standing) -> None:
+        said = zip(record.purposes, record.notices, strict=True)
+        words = {purpose: Word(True, notice, 0) for purpose, notice in said}
+        old, new = self._base().get(record.pseudonym, (-1, -1)), (record.consent_offset, record.switch_offset)
+        base = max(old[0], new[0]), max(old[1], new[1])
+        if base == old != new:
+            self._ignore(entry.topic, "lagging")
+            return
+        if base not in (old, new):
+            # Each of two minimisers has read a stop that the other had not: only what both allow is certain.
+            self._ignore(entry.topic, "crossing")
+            before = self._words(record.pseudonym)
+            words = {purpose: word for purpose, word in words.items() if before.get(purpose) == word}
+        self._base()[record.pseudonym] = base
+        self._stand(record.pseudonym, words)
 
     def _base(self) -> dict[str, tuple[int, int]]:
         if self._based_on is None:
