@@ -40,7 +40,7 @@ def endorse(record: Signed, state: ControlState, seeds: Sequence[bytes], now_ms:
 
     Raises TidegateError, naming the public key, for a key that is no approver's or has run out.
     """
-    approvers = approvers_for(record, state, now_ms)
+    approvers = approvers_for(record, state)
     for seed in seeds:
         _check(signing.public_of(seed), approvers, now_ms)
     waiting = state.pending.get((topic_of(record), key_of(record)))
@@ -51,11 +51,11 @@ def endorse(record: Signed, state: ControlState, seeds: Sequence[bytes], now_ms:
     return signed, Approval(names, tuple(approver.name for approver in approvers))
 
 
-def approvers_for(record: Policy | Consent | Switch, state: ControlState, now_ms: int) -> tuple[Approver, ...]:
-    """Return who may allow this now: the approvers of the last policy or, for the first one, its own."""
-    if isinstance(record, Policy) and state.last_policy is None:
-        return record.approvers
-    return state.approvers_at(now_ms)
+def approvers_for(record: Policy | Consent | Switch, state: ControlState) -> tuple[Approver, ...]:
+    """Return who may allow this: the approvers of the last policy or, for the first one, its own."""
+    if state.last_policy is not None:
+        return state.last_policy.approvers
+    return record.approvers if isinstance(record, Policy) else ()
 
 
 def _same(waiting: Policy | Consent | Switch, record: Policy | Consent | Switch, log: str) -> bool:

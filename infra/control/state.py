@@ -22,6 +22,8 @@ the moment at which the broker took it.
   Where each is based on more of one of them, what both allow stands.
 
 Approvers are those of the policy that was in force when the broker took the record.
+A policy may be read after what it decides, for topics come at their own pace; then
+that is decided again, so that all gates agree whatever order they read the topics in.
 Every record that is not taken at its word is counted in `ignored`, and one that lacks
 no more than signatures waits in `pending`, for whoever signs next and for all to see.
 """
@@ -50,6 +52,7 @@ from infra.control.records import (
     Standing,
     Switch,
     Unreadable,
+    consent_key,
     key_of,
     notice_id,
 )
@@ -136,6 +139,10 @@ class ControlState:
     """By topic and key: what would allow more and lacks only signatures."""
     spent: frozenset[str] = frozenset()
     """Digests of the releases that were taken: none is taken twice."""
+    switch_log: tuple[Entry, ...] = ()
+    """All of control.switch, for a policy that is read late."""
+    disputed: Mapping[str, tuple[Word | None, tuple[Entry, ...]]] = field(default_factory=dict)
+    """By key of control.consent, from the first record on that approvers decided: the word before it, and all since."""
     version: int = 0
     """Grows with every change that can change a verdict; verdicts are cached by it."""
 
@@ -144,8 +151,8 @@ class ControlState:
         return self.consents.get(subject, _NOTHING)
 
     def approvers_at(self, ms: int) -> tuple[Approver, ...]:
-        """Return who could allow more at a moment (UTC epoch ms)."""
-        return next((who for since, who in reversed(self.approvers) if since <= ms + MAX_SKEW_MS), ())
+        """Return who could allow more at a moment, by the broker's clock (UTC epoch ms)."""
+        return next((who for since, who in reversed(self.approvers) if since <= ms), ())
 
     def covers_subject(self, switch: Switch, subject: str) -> bool:
         """Whether a switch over a subject or a team is over this subject. Who is in no team may be in any."""
@@ -188,7 +195,8 @@ class _Draft:
         self._notices = state.notices
         self._consents: dict[str, Words] | None = None
         self._switches = dict(state.switches)
-        self._spent = state.spent
+        self._switch_log, self._spent = list(state.switch_log), state.spent
+        self._disputed = dict(state.disputed)
         self._epoch = state.epoch
         self._consent_reached, self._switch_reached = state.consent_reached, state.switch_reached
         self._based_on: dict[str, tuple[int, int]] | None = None
@@ -228,7 +236,30 @@ class _Draft:
             self._approvers = (*self._approvers, (_taken(entry), new.approvers))
             self._notices = {**self._notices, new.notice_id: (new.notice, new.notice_text)}
             self._pending.pop((entry.topic, entry.key), None)
+            self._decide_again(_taken(entry))
         self._changed = True
+
+    def _decide_again(self, since: int) -> None:
+        """Decide again what the broker took from then on (UTC epoch ms) and was read here before the policy."""
+        ignored = dict(self._ignored)
+        if any(_taken(entry) >= since for entry in self._switch_log):
+            entries, epoch = self._switch_log, self._epoch
+            self._switches, self._switch_log, self._spent, self._epoch = {}, [], frozenset(), 0
+            self._pending = {key: record for key, record in self._pending.items() if key[0] != SWITCH_TOPIC}
+            for entry in entries:
+                self._add_switch(entry)
+            self._epoch = max(self._epoch, epoch)
+        for key, (word, said) in list(self._disputed.items()):
+            if any(_taken(entry) >= since for entry in said):
+                del self._disputed[key]
+                self._pending.pop((CONSENT_TOPIC, key), None)
+                subject, _, purpose = key.partition("/")
+                others = {of: said_of for of, said_of in self._words(subject).items() if of != purpose}
+                self._stand(subject, others if word is None else {**others, purpose: word})
+                for entry in said:
+                    self._add_consent(entry)
+        # Counted when it was decided first.
+        self._ignored = ignored
 
     def _why_not(self, entry: Entry, new: Policy, last: Policy | None) -> str:
         if last is not None and new.version < last.version:
@@ -265,6 +296,9 @@ class _Draft:
         if self._state.mode == "authority" or (self._state.only is not None and subject not in self._state.only):
             return
         old = self._words(subject).get(purpose)
+        if entry.key in self._disputed:
+            before, said = self._disputed[entry.key]
+            self._disputed[entry.key] = before, (*said, entry)
         if not isinstance(record, Consent):
             # Unreadable or removed: whatever was said before no longer stands.
             self._say(subject, purpose, Word(False, "", max(_taken(entry), old.at if old else 0)))
@@ -279,24 +313,27 @@ class _Draft:
                 self._ignore(entry.topic, "replayed")
         elif word.at > _taken(entry) + MAX_SKEW_MS:
             self._ignore(entry.topic, "future")
-        elif signing.is_own(record, self._state.log) or self._approved(entry, record, self._approvers_at(entry)):
+        elif signing.is_own(record, self._state.log):
             self._say(subject, purpose, word)
         else:
-            self._ignore(entry.topic, "not_approved")
+            if record.signatures:
+                self._disputed.setdefault(entry.key, (old, (entry,)))
+            if self._approved(entry, record, self._approvers_at(entry)):
+                self._say(subject, purpose, word)
+            else:
+                self._ignore(entry.topic, "not_approved")
 
     def _words(self, subject: str) -> Words:
         consents = self._state.consents if self._consents is None else self._consents
         return consents.get(subject, _NOTHING)
 
     def _say(self, subject: str, purpose: str, word: Word) -> None:
-        if self._consents is None:
-            self._consents = dict(self._state.consents)
-        self._consents[subject] = {**self._words(subject), purpose: word}
-        self._pending.pop((CONSENT_TOPIC, f"{subject}/{purpose}"), None)
-        self._changed = True
+        self._stand(subject, {**self._words(subject), purpose: word})
+        self._pending.pop((CONSENT_TOPIC, consent_key(subject, purpose)), None)
 
     def _add_switch(self, entry: Entry) -> None:
         record = entry.record
+        self._switch_log.append(entry)
         if record is None:
             self._ignore(entry.topic, "removed")
             return
@@ -401,6 +438,8 @@ class _Draft:
             ignored=MappingProxyType(self._ignored),
             pending=MappingProxyType(self._pending),
             spent=self._spent,
+            switch_log=tuple(self._switch_log),
+            disputed=MappingProxyType(self._disputed),
             version=old.version + 1 if self._changed else old.version,
         )
 
