@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from infra.control.freshness import MAX_AGE, Pulse, hear, why_closed
+from infra.control.freshness import MAX_AGE, Pulse, authority_ms, hear, why_closed
 from infra.control.records import MAX_SKEW_MS, Heartbeat, Standing
 from infra.control.state import TOPICS, ControlState
 
@@ -178,13 +180,30 @@ def test_a_topic_that_is_not_named_or_not_read_to_its_end_is_closed(world):
     assert "control.switch has not been read to its end" in world.why()
 
 
-def test_a_gate_of_pseudonyms_waits_for_the_translation(make):
-    """It is closed until the standing's progress reaches what is named for control.consent."""
-    named = {**NOTHING_THERE, "control.consent": 3, "control.standing": 0}
-    for reached, why in [(2, "control.standing translates control.consent up to offset 2 of 3"), (3, "")]:
-        world = World(make.state(Standing("", (), (), reached), mode="standing"))
-        world.beat([1, 2], applied=named)
-        assert world.why() == why
+@pytest.mark.parametrize(
+    ("consents", "switches", "why"),
+    [
+        (2, 5, "control.standing translates control.consent up to offset 2 of 3"),
+        (3, 4, "control.standing translates control.switch up to offset 4 of 5"),
+        (3, 5, ""),
+        (9, 9, ""),
+    ],
+)
+def test_a_gate_of_pseudonyms_waits_for_the_translation(make, consents, switches, why):
+    """It is closed until the standing's progress reaches what is named for control.consent and control.switch."""
+    named = {**NOTHING_THERE, "control.consent": 3, "control.switch": 5, "control.standing": 0}
+    state = make.state(Standing("", (), (), consents, switches), mode="standing")
+    world = World(replace(state, applied={**state.applied, "control.switch": 5}))
+    world.beat([1, 2], applied=named)
+    assert world.why() == why
+
+
+def test_a_gate_of_pseudonyms_does_not_take_silence_about_consents_for_emptiness(make):
+    """It is closed while nobody says how far control.consent reaches, although it does not read it."""
+    world = World(make.state(Standing("", (), (), 3, 5), mode="standing"))
+    named = {topic: offset for topic, offset in NOTHING_THERE.items() if topic != "control.consent"}
+    world.beat([1, 2], applied={**named, "control.standing": 0})
+    assert "does not say how far control.consent" in world.why()
 
 
 def test_a_live_heartbeat_of_another_log_closes(world):
@@ -205,3 +224,30 @@ def test_offsets_of_another_log_are_never_compared(world):
     world.hear(1, authority="b", log="2", applied={**NOTHING_THERE, "control.switch": 99})
     world.beat([3])
     assert world.why() == ""
+
+
+def test_a_silent_authority_is_forgotten_and_heard_again_as_a_new_one(world):
+    """After a minute its name is free: it must prove to be live again, and its old heartbeats are too old to count."""
+    world.beat([5, 6])
+    old = world.now
+    for sequence in range(1, 70):
+        world.now += 1.0
+        world.hear(sequence, authority="b")
+    assert set(world.pulse.heard) == {"b"}
+    for _ in range(3):
+        world.now += 0.2
+        world.hear(6, sent=old)
+    assert set(world.pulse.heard) == {"b"}, "a replayed one is dated too far back"
+    world.beat([1])
+    assert not world.pulse.heard["a"].live
+    world.beat([2])
+    assert world.pulse.heard["a"].live
+
+
+def test_the_authoritys_clock_goes_on_between_heartbeats(world):
+    """A gate whose own clock is wrong dates by it; before any heartbeat there is none."""
+    assert authority_ms(world.pulse, 0.0) is None
+    world.wall_off_ms = 4_000
+    world.beat([1, 2])
+    world.now += 0.5
+    assert authority_ms(world.pulse, world.now - 1e6) == pytest.approx(world.now * 1000, abs=2)
