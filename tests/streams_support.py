@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from infra import telemetry
 from infra.control.passages import Passage, Passages
 from infra.control.records import SWITCH_TOPIC, Policy, PurposeRule, Switch
 from infra.control.state import ControlState, View, Word
@@ -202,6 +203,7 @@ def closed(view: View) -> View:
 
 def patient(beat: Callable[[], None]) -> Services:
     """Patience as a worker's, for errors of the network and of the store."""
+    telemetry.configure("test")  # another test may have left it writing to a stderr that is closed
     away = Patience(Outage("it", "nowhere"), lambda e: isinstance(e, (OSError, StoreError)), beat=beat)
     return Services(away, away, away)
 
