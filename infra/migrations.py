@@ -1,7 +1,7 @@
 """Numbered SQL files, applied once and in order.
 
 `infra/clickhouse/NNNN_name.sql` holds statements that may be run twice (IF NOT
-EXISTS): a migrator that died between a file and its record repeats the file, and
+EXISTS, OR REPLACE): a migrator that died between a file and its record repeats the file, and
 two migrators at once do no harm. A file that has been applied never changes; a
 change is a new file.
 """

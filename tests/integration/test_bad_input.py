@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -100,10 +101,15 @@ def ask(stack) -> Ask:
 
 def _fate(ask: Ask, session: str) -> dict:
     """What became of a session's events, by name; only what is not nothing."""
-    (sums,) = ask(f"SELECT sum(count) AS events, sum(late) AS late FROM batches FINAL WHERE session = '{session}'")
-    drops = ask(f"SELECT reason, sum(count) AS n FROM drops WHERE session = '{session}' GROUP BY reason")
+    receipts = (
+        "sum(count) AS events, sum(late) AS late, sumMap(dropped) AS dropped, maxMap(producer_dropped) AS produced"
+    )
+    (sums,) = ask(f"SELECT {receipts} FROM batches FINAL WHERE session = '{session}'")
+    (refused,) = ask(f"SELECT sumMap(refused) AS reasons FROM windows WHERE session = '{session}'")
     (stored,) = ask(f"SELECT count() AS n FROM interactions WHERE session = '{session}'")
-    found = {**sums, "stored": stored["n"], **{row["reason"]: row["n"] for row in drops}}
+    found = Counter({"events": sums["events"], "late": sums["late"], "stored": stored["n"]})
+    for reasons in (sums["dropped"], sums["produced"], refused["reasons"]):
+        found.update(reasons)
     return {name: int(n) for name, n in found.items() if int(n)}
 
 

@@ -14,6 +14,7 @@ from infra.store import Store, StoreError
 from tests.contract.store.conftest import store_at
 
 HOUR = 1_790_000_000_000 // 3_600_000 * 3_600_000
+DAY = 86_400_000
 EVENT = ("number", "offset_ms", "kind", "application", "x", "y", "button", "pressed", "wheel_x", "wheel_y", "key_class",
          "role")  # fmt: skip
 
@@ -109,21 +110,54 @@ def test_no_roll_up_shows_fewer_than_five_subjects(fresh):
             assert one(fresh, f"SELECT count() > 0 FROM {view}") == (i == 4,), (view, i)
 
 
-def test_refused_rows_count_as_drops_and_hold_no_events(fresh):
-    """The windower's refusals stand in the row set; producer, minimiser and windower add up in `drops`."""
-    nothing = window(HOUR, "s", "p", [], refused=[("switch", 4)], kind=[], key_class=[])
-    fresh.insert_arrow("windows", rows(nothing), "t")
-    counts = pa.map_(pa.string(), pa.uint64())
-    receipts = pa.table({
-        "log": ["1", "1"], "partition": pa.array([0, 0], pa.int32()), "raw_offset": [1, 2], "session": ["s", "s"],
-        "captured": [10, 20], "producer_dropped": pa.array([[("buffer_full", 2)], [("buffer_full", 5)]], counts),
-        "dropped": pa.array([[("no_consent", 1)], [("no_consent", 3)]], counts),
+def receipts(session: str, day: int, **more: list) -> pa.Table:
+    """Two receipts of one session, `day` days after 1970-01-01."""
+    counts, at = pa.map_(pa.string(), pa.uint64()), 100 * day + 10 * int(session[1:] or 0)
+    maps = {name: pa.array(more.get(name, [[], []]), counts) for name in ("producer_dropped", "dropped")}
+    return pa.table({
+        "log": ["1", "1"], "partition": pa.array([0, 0], pa.int32()), "session": [session] * 2,
+        "raw_offset": [at, at + 1], "captured": [10, 20], **maps,
+        "append_time": [day * DAY, day * DAY + 1],
     })  # fmt: skip
+
+
+def test_drops_are_counted_by_day_stage_and_reason(fresh):
+    """Producer, minimiser and windower add up; a producer's running counts give each day what they grew by."""
+    nothing = window(HOUR, "s", "p", [], refused=[("stale", 4)], kind=[], key_class=[])
+    fresh.insert_arrow("windows", rows(nothing), "t")
     for _ in range(2):
-        fresh.insert_arrow("batches", receipts, None)
-    found = fresh.query_rows("SELECT stage, reason, count FROM drops ORDER BY stage")
-    assert found.rows == [("minimiser", "no_consent", 4), ("producer", "buffer_full", 5), ("windower", "switch", 4)]
+        first = {
+            "producer_dropped": [[("buffer_full", 2)], [("buffer_full", 5)]],
+            "dropped": [[("epoch", 1)], [("epoch", 3)]],
+        }
+        fresh.insert_arrow("batches", receipts("s", 3, **first), None)
+        later = [[("buffer_full", 5)], [("buffer_full", 6), ("spool_full", 1)]]
+        fresh.insert_arrow("batches", receipts("s", 5, producer_dropped=later), None)
+    found = fresh.query_rows(
+        "SELECT toInt32(day), stage, reason, count, sessions FROM drops ORDER BY stage, day, reason"
+    )
+    today = one(fresh, "SELECT toInt32(toDate(now('UTC')))")[0]
+    assert found.rows == [
+        (3, "minimiser", "epoch", 4, 1), (3, "producer", "buffer_full", 5, 1), (5, "producer", "buffer_full", 1, 1),
+        (5, "producer", "spool_full", 1, 1), (today, "windower", "stale", 4, 1),
+    ]  # fmt: skip
     assert one(fresh, "SELECT count() FROM interactions") == (0,)
+    assert one(fresh, "SELECT count() FROM window_arrays") == (0,)
+
+
+def test_no_view_says_who_said_no(fresh):
+    """What a person said is one word, shown of five sessions or more, of days that are over; a new reason no sooner."""
+    today = one(fresh, "SELECT toInt32(toDate(now('UTC')))")[0]
+    said = ("no_consent", "notice_changed", "paused", "switch", "source_not_allowed", "something_new")
+    for session in range(5):
+        assert one(fresh, "SELECT count() FROM drops") == (0,), session
+        each = {"dropped": [[(reason, 1) for reason in said], []]}
+        for day in (3, today):
+            fresh.insert_arrow("batches", receipts(f"s{session}", day, **each), None)
+    found = fresh.query_rows("SELECT toInt32(day), reason, count, sessions FROM drops ORDER BY reason")
+    assert found.rows == [
+        (3, "not_consented", 15, 5), (3, "something_new", 5, 5), (3, "source_not_allowed", 5, 5), (3, "switch", 5, 5),
+    ]  # fmt: skip
 
 
 def test_interactions_show_names_and_times(fresh):
