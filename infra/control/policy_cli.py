@@ -14,8 +14,8 @@ from infra.addresses import Addresses
 from infra.control import keyring
 from infra.control.cli_shared import AsJson, By, Keys, answer, read_control, show_freshness
 from infra.control.policy_apply import apply_policy
-from infra.control.policy_plan import may_sign, plan, proposal, waiting_document
-from infra.control.policy_shown import show_in_force, show_outcome, show_plan, show_policy, show_waiting
+from infra.control.policy_plan import ignored, may_sign, plan, proposal, waiting_document
+from infra.control.policy_shown import show_ignored, show_in_force, show_outcome, show_plan, show_policy, show_waiting
 from infra.control.policy_warnings import days_left, foresight
 from infra.control.reader import wall_ms
 from infra.control.records import Policy
@@ -112,6 +112,7 @@ def policy_show(
     document = {
         **_policy_json(state.policy, now),
         "waiting": waiting_document(waiting, state.log, may_sign(waiting, state)) if waiting else None,
+        "ignored": ignored(state),
         "fresh": view.fresh,
         "why": view.why,
     }
@@ -121,6 +122,7 @@ def policy_show(
         if waiting is not None:
             print()
             show_waiting(waiting, state.log, may_sign(waiting, state))
+        show_ignored(ignored(state))
         show_freshness(view)
 
     answer(as_json, document, told)

@@ -123,6 +123,11 @@ def proposal(state: ControlState) -> Policy | None:
     return waiting if isinstance(waiting, Policy) else None
 
 
+def ignored(state: ControlState) -> dict[str, int]:
+    """Return how many records of the policy's topic were not taken at their word, by why."""
+    return {why: count for (topic, why), count in sorted(state.ignored.items()) if topic == POLICY_TOPIC}
+
+
 def waiting_document(waiting: Policy, log: str, approvers: tuple[Approver, ...]) -> dict[str, Any]:
     """Return a proposal for `--json`."""
     return {

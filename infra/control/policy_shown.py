@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from infra.control import signing
@@ -61,13 +62,30 @@ def show_waiting(waiting: Policy, log: str, approvers: tuple[Approver, ...]) -> 
     print(f"One signature more puts it in force, by {either(others)}: tidegate policy apply FILE --key NAME")
 
 
+_IGNORED = {
+    "not_approved": "allowed more, with fewer than two signatures that count (proposals are among them)",
+    "lower_version": "of a lower version than the one before",
+    "same_version": "of a version that is used up",
+    "future": "dated ahead of the broker's clock",
+    "removed": "removed, which put the policy out of force",
+}
+
+
+def show_ignored(counts: Mapping[str, int]) -> None:
+    """Say which records were not taken at their word; every proposal is among them."""
+    for why, count in counts.items():
+        said = _IGNORED.get(why, f"could not be read ({why}), which put the policy out of force")
+        print(f"Not taken since the log began: {count} record{'' if count == 1 else 's'} {said}.")
+
+
 def show_in_force(state: ControlState, now_ms: int) -> None:
     """Show the policy in force, or why there is none."""
     found, last = state.policy, state.last_policy
     if found is not None:
         word = "In force" if found.valid_from <= now_ms < found.valid_until else "Applied, but not in its time"
-        ever = {approver for _, approvers in state.approvers for approver in approvers}
-        signed = signing.approvals(found, state.log, ever, found.applied_at)
+        # Those of the policy before it decided; of the first one, its own.
+        *_, (_, deciding) = [(0, found.approvers), *state.approvers[:-1]]
+        signed = signing.approvals(found, state.log, deciding, found.applied_at)
         by = f", signed by {either(signed, 'and')}" if signed else ""
         show_policy(found, f"{word}, by {found.applied_by} at {moment(found.applied_at)}{by}:", now_ms)
     elif last is not None:

@@ -74,7 +74,7 @@ def in_days(until_ms: int, now_ms: int) -> str:
     left = days_left(until_ms, now_ms)
     if left <= 0:
         return f"{_count(int(-left))} ago" if left <= -1 else "today"
-    return f"in {_count(int(left))}" if left >= 1 else f"in {round(left * 24)} hours"
+    return f"in {_count(int(left))}" if left >= 1 else f"in {_count(round(left * 24), 'hour')}"
 
 
 def _ends(until_ms: int, now_ms: int, *, many: bool = False) -> str:
@@ -88,5 +88,5 @@ def _day(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _count(days: int) -> str:
-    return "1 day" if days == 1 else f"{days} days"
+def _count(number: int, unit: str = "day") -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"
