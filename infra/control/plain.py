@@ -25,7 +25,7 @@ def count(number: int, what: str) -> str:
 
 def length(ms: float) -> str:
     """Return a length of time as people say it: `143 ms`, `12 s`, `5 min`, `3 h`, `2 days`."""
-    for limit, unit, name in ((1_000, 1, "ms"), (120_000, 1_000, "s"), (7_200_000, 60_000, "min")):
+    for limit, unit, name in ((1_000, 1, "ms"), (120_000, 1_000, "s"), (5_400_000, 60_000, "min")):
         if ms < limit:
             return f"{max(0, ms) / unit:.0f} {name}"
     return f"{ms / 3_600_000:.0f} h" if ms < 172_800_000 else f"{ms / 86_400_000:.0f} days"

@@ -157,8 +157,9 @@ def _need_another(old: Switch, waiting: Switch | None, before: Sequence[str], ap
         )
     if approval.names == (old.by,):
         raise TidegateError(
-            f"{old.by} engaged {old.id}, and whoever engaged a switch cannot be the one to propose its release. Let "
-            f"{' or '.join(approval.others)} propose it; {old.by} may then sign as the second. {_NOTHING}"
+            f"{old.by} engaged {old.id}, and who engaged a switch cannot be the one to propose its release. Let "
+            f"{' or '.join(approval.others)} propose it and {old.by} sign as the second, or give both keys at once. "
+            f"{_NOTHING}"
         )
 
 

@@ -70,7 +70,7 @@ def check_value(kind: str, value: str, state: ControlState) -> None:
         near = difflib.get_close_matches(value, state.consents, n=1, cutoff=_NEAR)
         meant = f" Did you mean {near[0]}?" if near else ""
         raise TidegateError(
-            f"unknown subject: nobody with this identifier has ever consented to anything.{meant} {_NOTHING}", code=2
+            f"unknown subject: nobody with this identifier has ever said anything.{meant} {_NOTHING}", code=2
         )
 
 

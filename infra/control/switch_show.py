@@ -16,7 +16,6 @@ from infra.control.cli_shared import (
     AsJson,
     answer,
     moment,
-    read_control,
     read_through,
     show_freshness,
 )
@@ -35,7 +34,7 @@ READ_SECONDS = 3.0
 """How long reading control.ack to its end may take."""
 
 _IGNORED: Mapping[str, str] = {
-    "not_approved": "a release without two approvers' valid signatures (one that was proposed counts here, too)",
+    "not_approved": "a release without two approvers' valid signatures",
     "not_engaged": "a release of something that was not engaged",
     "replayed": "a release of another engagement than the one that stood",
     "future": "a release dated ahead of the broker's clock",
@@ -54,18 +53,23 @@ def switch_list(
     as_json: AsJson = False,
 ) -> None:
     """Show what is engaged, which releases wait for a second signature, and which records were ignored."""
-    view = read_control(Addresses.load(), listen=True, subjects=frozenset())
+    addresses = Addresses.load()
+    with Recorder(addresses) as recorder:
+        read_through(recorder.reader, addresses)
+        view = recorder.reader.wait_fresh(HEARTBEAT_SECONDS)
+        ignored = _ignored(view.state, history(list(recorder.entries), view.state.log))
     now, state = wall_ms(), view.state
     found = [one for one in state.switches.values() if (one.engaged or every) and (not overdue or is_overdue(one, now))]
     found.sort(key=lambda each: (not each.engaged, each.at))
     document = {
         "switches": [switch_json(one, state, now) for one in found],
-        "ignored": {why: n for (topic, why), n in sorted(state.ignored.items()) if topic == SWITCH_TOPIC},
+        "ignored": ignored,
         "epoch": state.epoch,
         "fresh": view.fresh,
         "why": view.why,
     }
-    answer(as_json, document, lambda: _tell_list(found, view, now, overdue))
+    nothing = "No engaged switch is overdue." if overdue else "No switch is engaged."
+    answer(as_json, document, lambda: _tell_list(found, view, now, {} if overdue else ignored, nothing))
     raise typer.Exit(1 if overdue and found else 0)
 
 
@@ -87,8 +91,10 @@ def switch_show(
         events = [event for event in history(list(recorder.entries), state.log) if event.switch == name]
         trouble = "" if watch.read_to_end else f"control.ack could not be read ({watch.trouble or 'no answer'})"
     one = state.switches[name]
+    engaging = next((event.record for event in reversed(events) if event.what == "engaged" and event.record), one)
     document = {
-        **switch_json(one, state, now),
+        **switch_json(engaging, state, now),
+        "engaged": one.engaged,
         "history": [_event_json(event) for event in events],
         "gates": [{**gate_json(gate, now), "holds": holds(gate, one)} for gate in gates],
         "trouble": trouble,
@@ -97,7 +103,7 @@ def switch_show(
     }
 
     def told() -> None:
-        _tell_switch(one, state, events, now)
+        _tell_switch(one, engaging, state, events, now)
         print(trouble or _gates_line(one, gates))
         show_freshness(view)
 
@@ -155,26 +161,33 @@ def _event_json(event: Event) -> dict[str, Any]:
     }
 
 
-def _tell_list(found: list[Switch], view: View, now: int, overdue: bool) -> None:
+def _ignored(state: ControlState, events: list[Event]) -> dict[str, int]:
+    """By why: records of control.switch that were not taken at their word, without those that were proposals."""
+    counts = {why: number for (topic, why), number in sorted(state.ignored.items()) if topic == SWITCH_TOPIC}
+    proposals = sum(event.what == "proposed" for event in events)
+    return {why: left for why, n in counts.items() if (left := n - proposals if why == "not_approved" else n) > 0}
+
+
+def _tell_list(found: list[Switch], view: View, now: int, ignored: Mapping[str, int], nothing: str) -> None:
     state = view.state
     if not found:
-        print("No engaged switch is overdue." if overdue else "No switch is engaged.")
+        print(nothing)
     else:
-        rows = [(s.id, covers(s), _condition(s, now), s.by, moment(s.at), s.reason) for s in found]
+        rows = [(s.id, covers(s), condition(s, now), s.by, moment(s.at), s.reason) for s in found]
         print(columns(("id", "stops", "", "by", "at", "reason"), rows))
     for one in found:
         waiting = waiting_release(state, one)
         if waiting is not None:
-            print(f"\n{_proposal(one, waiting, state, now)}")
-    ignored = {why: n for (topic, why), n in sorted(state.ignored.items()) if topic == SWITCH_TOPIC}
-    if ignored and not overdue:
+            print(f"\n{proposal(one, waiting, state, now)}")
+    if ignored:
         print("\nRecords of control.switch that were not taken at their word:")
         for why, number in ignored.items():
             print(f"  {number} x  {_IGNORED.get(why, f'{_UNREADABLE} ({why})')}")
     show_freshness(view)
 
 
-def _condition(one: Switch, now: int) -> str:
+def condition(one: Switch, now: int) -> str:
+    """Return whether a switch stops, and when somebody must look at it, in words."""
     if not one.engaged:
         return "released"
     if is_overdue(one, now):
@@ -182,7 +195,8 @@ def _condition(one: Switch, now: int) -> str:
     return f"ENGAGED, look again in {length(one.expires_at - now)}" if one.expires_at else "ENGAGED"
 
 
-def _proposal(one: Switch, waiting: Switch, state: ControlState, now: int) -> str:
+def proposal(one: Switch, waiting: Switch, state: ControlState, now: int) -> str:
+    """Return who proposed a release, who may sign it, and how."""
     approval = who_signed(state, waiting, now)
     others = " or ".join(approval.others) or "nobody may"
     return (
@@ -192,20 +206,20 @@ def _proposal(one: Switch, waiting: Switch, state: ControlState, now: int) -> st
     )
 
 
-def _tell_switch(one: Switch, state: ControlState, events: list[Event], now: int) -> None:
-    print(f"{one.id}: {covers(one)}, {_condition(one, now)}")
+def _tell_switch(one: Switch, engaging: Switch, state: ControlState, events: list[Event], now: int) -> None:
+    print(f"{one.id}: {covers(one)}, {condition(one, now)}")
     rows = [
-        ("scope", f"{one.scope}:{one.value}" if one.value else one.scope),
-        ("reason", one.reason or "none given"),
-        ("by", one.by or "not said"),
-        ("at", moment(one.at)),
-        ("look again", moment(one.expires_at) if one.expires_at else "nobody said when"),
-        ("digest", signing.digest(one, state.log)),
+        ("scope", f"{engaging.scope}:{engaging.value}" if engaging.value else engaging.scope),
+        ("reason", engaging.reason or "none given"),
+        ("engaged by", engaging.by or "not said"),
+        ("at", moment(engaging.at)),
+        ("look again", moment(engaging.expires_at) if engaging.expires_at else "nobody said when"),
+        ("digest", signing.digest(engaging, state.log)),
     ]
     print("\n".join(f"  {label:<11} {text}" for label, text in rows))
     waiting = waiting_release(state, one)
     if waiting is not None:
-        print(_proposal(one, waiting, state, now))
+        print(proposal(one, waiting, state, now))
     print("History, by the broker's clock:")
     print("\n".join(f"  {moment(event.at)}  offset {event.offset:<4} {_deed(event, state)}" for event in events))
 
