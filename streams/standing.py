@@ -37,9 +37,11 @@ class Translator:
         `now_ms` matters for consents and switches dated in the future, and for pauses that end.
         """
         records = []
+        # Only these are over somebody; years of others would be gone through for each subject.
+        over_some = [each for each in state.switches.values() if each.scope in ("subject", "team")]
         for subject, words in state.consents.items():
             record = self._standing(state, subject, now_ms)
-            over = tuple(each for each in state.switches.values() if state.covers_subject(each, subject))
+            over = tuple(each for each in over_some if state.covers_subject(each, subject))
             basis = record.purposes, record.notices, words, over
             if self._published.get(record.pseudonym) != basis:
                 self._offered[record.pseudonym] = basis

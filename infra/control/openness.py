@@ -27,7 +27,7 @@ def openness(view: View, now_ms: int) -> Openness:
         return Openness((), "no policy is in force")
     if not max(policy.valid_from, policy.applied_at - MAX_SKEW_MS) <= now_ms < policy.valid_until:
         return Openness((), "the policy has run out" if now_ms >= policy.valid_until else "the policy has not begun")
-    stopping = [switch for switch in view.state.switches.values() if switch.stops(now_ms)]
+    stopping = view.state.stopping(now_ms)
     # As for the gate: a source that is not known here may be any.
     whole = [s.id for s in stopping if s.scope == "everything" or (s.scope == "source" and s.value not in SOURCES)]
     if whole:

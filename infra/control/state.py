@@ -145,6 +145,20 @@ class ControlState:
     """By key of control.consent, from the first record on that approvers decided: the word before it, and all since."""
     version: int = 0
     """Grows with every change that can change a verdict; verdicts are cached by it."""
+    _engaged: tuple[Switch, ...] = field(init=False, repr=False, compare=False)
+    _last_release: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Each subject is judged by the switches, and years of them pile up: those that stop are few.
+        object.__setattr__(self, "_engaged", tuple(each for each in self.switches.values() if each.engaged))
+        last = max((each.at for each in self.switches.values() if not each.engaged), default=0)
+        object.__setattr__(self, "_last_release", last)
+
+    def stopping(self, now_ms: int) -> tuple[Switch, ...]:
+        """Return the switches that stop something at a moment (UTC epoch ms)."""
+        if self._last_release <= now_ms + MAX_SKEW_MS:
+            return self._engaged
+        return tuple(each for each in self.switches.values() if each.stops(now_ms))
 
     def words_of(self, subject: str) -> Words:
         """Return what one subject (or pseudonym) has said, by purpose."""
@@ -475,7 +489,7 @@ def standing_of(state: ControlState, subject: str, pseudonym: str, now_ms: int) 
     """
     words = state.words_of(subject)
     pause = words.get(ALL_PURPOSES)
-    stopped = any(s.stops(now_ms) and state.covers_subject(s, subject) for s in state.switches.values())
+    stopped = any(state.covers_subject(each, subject) for each in state.stopping(now_ms))
     granted = sorted(
         (purpose, word.notice)
         for purpose, word in words.items()

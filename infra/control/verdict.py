@@ -6,6 +6,7 @@ Whatever is missing, stale, unreadable or dated in the future means no.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -64,7 +65,7 @@ def judge(view: View, subject: str, now_ms: int, epoch: int) -> Verdict:
     if policy is None:
         return _refuse(reasons.NO_POLICY)
     until = _until(state, policy, subject, now_ms)
-    stopping = [switch for switch in state.switches.values() if switch.stops(now_ms)]
+    stopping = state.stopping(now_ms)
     reason = _out_of_force(policy, now_ms) or (reasons.EPOCH if epoch < state.epoch else "")
     reason = reason or _stopped(state, stopping, subject, now_ms)
     if reason:
@@ -93,11 +94,11 @@ def _until(state: ControlState, policy: Policy, subject: str, now_ms: int) -> in
     """The next moment at which time alone changes the verdict."""
     moments = [policy.valid_from, policy.valid_until, policy.applied_at - MAX_SKEW_MS]
     moments += [moment for word in state.words_of(subject).values() for moment in (word.at - MAX_SKEW_MS, word.until)]
-    moments += [switch.at - MAX_SKEW_MS for switch in state.switches.values()]
+    moments += [switch.at - MAX_SKEW_MS for switch in state.stopping(now_ms)]
     return min((moment for moment in moments if moment > now_ms), default=_FOREVER)
 
 
-def _stopped(state: ControlState, stopping: list[Switch], subject: str, now_ms: int) -> str:
+def _stopped(state: ControlState, stopping: Sequence[Switch], subject: str, now_ms: int) -> str:
     """Why nothing of this subject may pass, be it by others' word or their own; "" where something may."""
     if any(_covers_all(state, switch, subject) for switch in stopping):
         return reasons.SWITCH

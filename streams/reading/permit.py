@@ -45,7 +45,7 @@ def permit(view: View, purpose: str, now_ms: int) -> Permit:
     """
     policy = _in_force(view, now_ms)
     rule = _rule(policy, purpose)
-    engaged = [switch for switch in view.state.switches.values() if switch.stops(now_ms)]
+    engaged = view.state.stopping(now_ms)
     _refuse_if_stopped(engaged, purpose)
     values = {scope: {s.value for s in engaged if s.scope == scope} for scope in ("source", "application")}
     sources = set(rule.sources) - values["source"]
