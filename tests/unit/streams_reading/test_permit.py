@@ -70,7 +70,7 @@ def test_a_switch_over_another_purpose_changes_nothing():
     assert permit(view(switches=others), TRAINING, NOW).switches == ("a",)
 
 
-words = st.builds(Word, st.booleans(), st.sampled_from(["n1", "n2"]), st.just(0))
+words = st.builds(Word, st.booleans(), st.sampled_from(["n1", "n2"]), st.just(0), st.just(0))
 people = st.dictionaries(
     st.sampled_from("abcdef"), st.dictionaries(st.sampled_from([TRAINING, RESEARCH]), words, max_size=2), max_size=6
 )
