@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from infra.addresses import Addresses
+from infra.control import readable
 from infra.control.reader import ControlReader
 from infra.control.state import View
 from infra.errors import TidegateError
@@ -64,7 +64,7 @@ def read_through(reader: ControlReader, addresses: Addresses) -> View:
 
 def moment(ms: int) -> str:
     """Return UTC epoch ms as people read it."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return readable.moment(ms)
 
 
 def answer(as_json: bool, document: object, told: Callable[[], None]) -> None:

@@ -11,9 +11,10 @@ import typer
 
 from infra.addresses import Addresses
 from infra.control import keyring
-from infra.control.cli_shared import READ_SECONDS, AsJson, answer, moment
+from infra.control.cli_shared import READ_SECONDS, AsJson, answer
 from infra.control.policy_new import KEY_DAYS, approver_line
 from infra.control.policy_warnings import in_days, pressing
+from infra.control.readable import moment, printable
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import Approver
 from infra.errors import TidegateError
@@ -145,10 +146,10 @@ def _whose(row: dict[str, Any], known: _Known, now: int) -> str:
         return "nobody's approver: no policy was ever in force"
     if row["approver"] is None:
         return f"no approver in the policy in force (version {known.policy})"
-    until = row["until"]
+    name, until = printable(row["approver"]), row["until"]
     if not until:
-        return f"approver {row['approver']}, without an end"
+        return f"approver {name}, without an end"
     if not row["good"]:
-        return f"approver {row['approver']}, but it ran out on {moment(until)}: it signs nothing any more"
+        return f"approver {name}, but it ran out on {moment(until)}: it signs nothing any more"
     soon = "" if pressing(until, now) is None else ": a new key is due"
-    return f"approver {row['approver']} until {moment(until)} ({in_days(until, now)}{soon})"
+    return f"approver {name} until {moment(until)} ({in_days(until, now)}{soon})"

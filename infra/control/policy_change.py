@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
+from infra.control.readable import moment
 from infra.control.records import Approver, Policy, PurposeRule
 
 MAX_STEP = 1_000
@@ -91,7 +91,8 @@ def _rule(old: PurposeRule, new: PurposeRule) -> Iterator[Change]:
             "allows" if longer else "forbids",
         )
     if old.description != new.description:
-        yield Change(f'{new.name} means "{new.description}", not "{old.description}"', "differs")
+        now, before = (" ".join(each.description.split()) for each in (new, old))
+        yield Change(f'{new.name} means "{now}", not "{before}"', "differs")
 
 
 def _times(old: Policy, new: Policy) -> Iterator[Change]:
@@ -226,5 +227,4 @@ def length(ms: int) -> str:
 
 def _date(ms: int) -> str:
     """Return a moment as people read it, without a midnight's zeros."""
-    moment = datetime.fromtimestamp(ms / 1000, UTC)
-    return moment.strftime("%Y-%m-%d" if ms % 86_400_000 == 0 else "%Y-%m-%d %H:%M UTC")
+    return moment(ms, "%Y-%m-%d" if ms % 86_400_000 == 0 else "%Y-%m-%d %H:%M UTC")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from infra.addresses import Addresses
 from infra.control import keyring
 from infra.control.cli_shared import AsJson, By, Keys, answer, read_control, show_freshness
+from infra.control.plain import whoami
 from infra.control.policy_apply import apply_policy
 from infra.control.policy_plan import ignored, may_sign, plan, proposal, waiting_document
 from infra.control.policy_shown import show_ignored, show_in_force, show_outcome, show_plan, show_policy, show_waiting
@@ -83,7 +83,7 @@ def policy_apply(file: PolicyFile, key: Keys | None = None, by: By = "", as_json
     With one signature it is a proposal (exit code 3): it waits on the topic, and the
     same command with the key of another approver completes it.
     """
-    new = replace(_load(file), applied_at=wall_ms(), applied_by=by or getpass.getuser())
+    new = replace(_load(file), applied_at=wall_ms(), applied_by=by or whoami())
     done = apply_policy(Addresses.load(), str(file), new, keyring.load(key or []))
     document = {
         **_policy_json(done.policy, wall_ms()),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
+from infra.control.readable import moment
 from infra.control.records import Approver, Policy
 from infra.control.signing import APPROVALS
 
@@ -85,7 +85,7 @@ def _ends(until_ms: int, now_ms: int, *, many: bool = False) -> str:
 
 
 def _day(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return moment(ms, "%Y-%m-%d %H:%M UTC")
 
 
 def _count(number: int, unit: str = "day") -> str:

@@ -302,6 +302,20 @@ def test_a_loosening_that_a_stranger_signs_is_ignored_counted_and_shown(desk):
     assert "1 record allowed more, with fewer than two signatures" in desk.plane.run("policy", "show").stdout
 
 
+def test_what_records_say_cannot_steer_a_terminal(desk):
+    """A policy whose name and proposer hold escape sequences and new lines is shown without them."""
+    desk.apply(desk.file(), "anna", "ben")
+    new = load_policy(Path(desk.file(2, SOFTER)), wall_ms())
+    new = replace(new, name="x\x1b[2Jy", applied_at=wall_ms(), applied_by="a\nIn force now: z")
+    with ControlWriter(desk.plane.addresses()) as writer:
+        writer.write(sign(new, desk.plane.addresses().log, ANNA))
+    for words in (("show",), ("plan", desk.file(2))):
+        told = desk.plane.run("policy", *words).stdout
+        assert "\x1b" not in told
+        assert "\nIn force now: z" not in told
+        assert "In force now: z" in told
+
+
 def test_unreadable_bytes_of_another_kind_close_too(desk):
     """A consent written under the policy's key is no policy: nothing is in force after it."""
     desk.apply(desk.file(), "anna", "ben")

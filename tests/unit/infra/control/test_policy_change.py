@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.control.policy_change import MAX_STEP, changes, loosens
+from infra.control.policy_warnings import foresight
 from infra.control.records import Approver, Policy, PurposeRule, policy_fault
 from infra.control.state import ControlState, View, Word
 from infra.control.verdict import judge
@@ -211,6 +212,22 @@ def test_whose_word_counts_is_told_person_by_person(make):
         (change,) = changes(base, make.policy(approvers=approvers))
         assert change.what.startswith(said)
         assert change.loosens
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_no_moment_that_a_record_can_hold_stops_the_judgement(moment):
+    """A date that no calendar has is compared and told like any other: a gate's reader must outlive every record."""
+    one = Approver("x", "1" * 64, moment)
+    policy = Policy(
+        "p", 1, NOW - DAY, NOW + DAY, "1", (PurposeRule("assistant-training", "d", (), (), 1),), 8, 10, 0, "tumbling",
+        10, 10, 0, 0, (*APPROVERS, one), 0, "t",
+    )  # fmt: skip
+    for part in ("valid_from", "valid_until"):
+        other = replace(policy, **{part: moment})
+        assert changes(None, other)
+        assert loosens(policy, other) or loosens(other, policy) or other == policy
+        assert all(isinstance(said, str) for said in foresight(other, NOW))
+    assert loosens(replace(policy, approvers=APPROVERS), policy)
 
 
 def test_a_first_policy_allows_all_that_it_says(make):

@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from infra.control.policy_file import duration_ms, load_policy
+from infra.control.records import decode, encode
 from infra.errors import TidegateError
 from tests.approvers import APPROVERS, DEMO, NOTICE, policy_file
 
@@ -158,3 +162,45 @@ def test_durations_as_people_write_them():
     for wrong in (10, "10", "ten s", "-1s", "1w"):
         with pytest.raises(ValueError, match="duration"):
             duration_ms(wrong)
+
+
+_SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["5s", "2026-01-01", ANNA]),
+)
+_NODES = st.recursive(
+    _SCALARS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(_SCALARS, inner, max_size=2)
+)
+
+
+def _places(node, at=()):
+    yield at
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield from _places(value, (*at, key))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.randoms(use_true_random=False), _NODES), min_size=1, max_size=3))
+def test_whatever_stands_in_a_file_it_is_a_policy_or_a_clear_error(tmp_path_factory, spoilings):
+    """Any part of a good file replaced by anything that YAML can hold: refused by a line, or encodable; no traceback."""
+    folder = tmp_path_factory.getbasetemp() / "spoilt"
+    path = policy_file(folder)
+    raw = yaml.safe_load(path.read_text())
+    for random, node in spoilings:
+        *way, last = random.choice(list(_places(raw))[1:])
+        inner = raw
+        for step in way:
+            inner = inner[step]
+        inner[last] = node
+    path.write_text(yaml.safe_dump(raw))
+    try:
+        policy = load_policy(path, NOW)
+    except TidegateError as refused:
+        said = str(refused)
+    else:
+        said = f"{path} can be encoded" if decode("control.policy", encode(policy)) == policy else ""
+    assert str(path) in said
