@@ -19,8 +19,8 @@ from infra.addresses import Addresses
 from infra.control.keeper import GateKeeper
 from infra.errors import TidegateError
 from infra.metrics import GateMetrics
-from infra.store import StoreError
 from infra.progress import Progress
+from infra.store import StoreError
 from infra.telemetry import logger
 from schemas.registry import RegistryError
 from streams.agents_fetch import FetchConsumer, Fetched, FetchSchema, FetchTransport
