@@ -75,6 +75,8 @@ def test_the_demo_policy_is_valid_once_it_has_approvers(tmp_path):
         ("version: 1", "version: 1\nversion: 2", "stands twice"),
         ("version: 1", "version: [", "not YAML"),
         ("version: 1", "version: 4000000000", "version: is too large"),
+        ("lateness: 3s", "lateness: 99999999999999d", "lateness: is too large"),
+        ("lateness: 3s", f"lateness: {'9' * 400}s", "is not a duration"),
         ("version: 1", "version: one", "must be a whole number"),
         ("version: 1", "version: 0", "at least 1"),
         ("until: 2036-01-01", "until: 2036-02-30", "policy.yaml:12: valid.until: is not a date"),
