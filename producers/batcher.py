@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infra.control.gate import admit
+from infra.control.reasons import EPOCH
 from producers.permit import Permit
 from schemas.events import Events
 
@@ -72,12 +73,18 @@ def pass_gate(capture: Capture, permit: Permit) -> tuple[Capture, Counter[str]]:
     Fields that the policy does not list are zeroed here: they never leave the device.
     """
     events = Events(np.zeros(len(capture), np.int32), capture.columns)
+    # What a caller dates back to before the release happened while it was stopped.
+    early = capture.columns["time"] < permit.since
+    if early.any():
+        events = events.take(~early)
     admitted, drops = admit(events, [permit.verdict], [capture.applications])
     columns = {name: column.astype(np.int64, copy=False) for name, column in admitted.events.columns.items()}
     for name in permit.withheld:
         if name in columns:
             columns[name] = np.where(admitted.allowed(name), columns[name], 0)
-    return Capture(columns, capture.applications, capture.labels), Counter(drops.by_reason())
+    refused = Counter(drops.by_reason())
+    refused[EPOCH] += int(early.sum())
+    return Capture(columns, capture.applications, capture.labels), +refused
 
 
 def join(captures: Sequence[Capture]) -> Capture:

@@ -22,6 +22,8 @@ class Permit:
     verdict: Verdict
     until: float
     """Monotonic seconds; afterwards it counts as refused, whatever it says."""
+    since: int = 0
+    """When its epoch began, UTC epoch ms: what happened before was not captured in it."""
 
     refusal: tuple[str, ...] = field(init=False)
     """By kind code: the empty string to pass, else the reason. The verdict's own, one step nearer."""
@@ -75,4 +77,4 @@ class Holder:
         elif self.permit.until - now > _EXTEND_BELOW * self._valid_s:
             # The same object for as long as may be: rows under one permit are batched as a whole.
             return
-        self.permit = Permit(view.state.epoch, verdict, now + self._valid_s)
+        self.permit = Permit(view.state.epoch, verdict, now + self._valid_s, view.state.epoch_since)

@@ -29,21 +29,24 @@ def event_times(base_time: Longs, events: Events) -> Longs:
     return base_time[events.batch] + offset
 
 
-def refuse_misdated(events: Events, base_time: Longs, latest: Longs) -> tuple[Events, Drops]:
-    """Refuse events dated after `latest` (by batch) as `future`, and those before EARLIEST_MS as `malformed`.
+def refuse_misdated(events: Events, base_time: Longs, latest: Longs, epoch_since: int) -> tuple[Events, Drops]:
+    """Refuse events dated after `latest` (by batch) as `future`, before EARLIEST_MS as `malformed`.
 
-    A device's clock costs that device its events and nobody else's.
+    And before the epoch began (UTC epoch ms) as `epoch`, whatever epoch their batch
+    claims: what was buffered while a switch was engaged is not let in by sending it
+    later. A device's clock costs that device its events and nobody else's.
     """
     if not len(events):
         return events, Drops.none()
     time = event_times(base_time, events)
-    if time.min() >= EARLIEST_MS and time.max() <= latest.min():
+    if time.min() >= max(EARLIEST_MS, epoch_since) and time.max() <= latest.min():
         return events, Drops.none()
     future = time > latest[events.batch]
-    refused = future | (time < EARLIEST_MS)
+    refused = future | (time < max(EARLIEST_MS, epoch_since))
     if not refused.any():
         return events, Drops.none()
-    codes = np.where(future, reasons.CODES[reasons.FUTURE], reasons.CODES[reasons.MALFORMED])
+    codes = np.where(future, reasons.CODES[reasons.FUTURE], reasons.CODES[reasons.EPOCH])
+    codes[time < EARLIEST_MS] = reasons.CODES[reasons.MALFORMED]
     return events.take(~refused), Drops.of(events.batch[refused], codes[refused])
 
 

@@ -166,7 +166,7 @@ class MinimisePipeline:
         dated, misdated = batches.events(), Drops.none()
         if policy is not None:
             latest = append_time + policy.future_tolerance_ms
-            dated, misdated = refuse_misdated(dated, batches.of_header("base_time"), latest)
+            dated, misdated = refuse_misdated(dated, batches.of_header("base_time"), latest, view.state.epoch_since)
         verdicts = [self._judge(view, header["subject"], now_ms, header["epoch"]) for header in batches.headers]
         admitted, refused = admit(dated, verdicts, [header["applications"] for header in batches.headers])
         return withhold(admitted), misdated.merge(refused) if len(misdated) else refused

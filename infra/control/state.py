@@ -125,6 +125,8 @@ class ControlState:
     """By identifier, released ones too."""
     epoch: int = 0
     """The highest epoch that any release has started."""
+    epoch_since: int = 0
+    """When the broker took that release, UTC epoch ms: what is dated before was not captured in this epoch."""
     applied: Mapping[str, int] = field(default_factory=dict)
     """By topic, the last offset applied; absent where there is none."""
     consent_reached: int = -1
@@ -211,7 +213,7 @@ class _Draft:
         self._switches = dict(state.switches)
         self._switch_log, self._spent = list(state.switch_log), state.spent
         self._disputed = dict(state.disputed)
-        self._epoch = state.epoch
+        self._epoch, self._epoch_since = state.epoch, state.epoch_since
         self._consent_reached, self._switch_reached = state.consent_reached, state.switch_reached
         self._based_on: dict[str, tuple[int, int]] | None = None
         self._changed = False
@@ -366,6 +368,7 @@ class _Draft:
         self._switches[record.id] = record
         self._spent |= {signing.digest(record, self._state.log)}
         self._epoch = max(self._epoch + 1, record.epoch)
+        self._epoch_since = max(self._epoch_since, _taken(entry))
         self._pending.pop((entry.topic, entry.key), None)
         self._changed = True
 
@@ -445,6 +448,7 @@ class _Draft:
             consents=old.consents if self._consents is None else self._consents,
             switches=MappingProxyType(self._switches),
             epoch=self._epoch,
+            epoch_since=self._epoch_since,
             applied=MappingProxyType(self.applied),
             consent_reached=self._consent_reached,
             switch_reached=self._switch_reached,

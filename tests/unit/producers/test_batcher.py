@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -131,3 +133,13 @@ def test_the_books_balance_whatever_happens(plan: list[tuple[str, list[int], int
         assert batch.header["first_number"] == following
         assert 0 < batch.events <= size
         following += batch.events
+
+
+def test_what_a_caller_dates_before_the_release_is_not_captured() -> None:
+    """Events buffered while a switch was engaged and handed over after its release are refused as of another epoch."""
+    session = Session("s")
+    session.add(capture([MOVE] * 10, start=95), replace(permitting(epoch=1), since=100), 0.0)
+    (batch,) = session.cut(replace(permitting(epoch=1), since=100))
+    assert (batch.events, batch.header["base_time"], batch.header["epoch"]) == (5, 100, 1)
+    assert batch.header["captured"] == 10
+    assert session.dropped == {"epoch": 5}

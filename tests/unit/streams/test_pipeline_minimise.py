@@ -125,6 +125,15 @@ def test_a_position_at_the_end_of_its_range_is_no_crash() -> None:
     assert columns["x"].tolist() == [-(2**31)]
 
 
+def test_events_from_before_the_release_are_refused_whatever_epoch_they_claim() -> None:
+    """A device that buffers while it is stopped and sends under the new epoch gets none of that in."""
+    view = view_of(policy(), {ANN: [TRAINING]}, epoch=1, epoch_since=T0 + 10)
+    message = raw_message(0, [T0 + 8, T0 + 9, T0 + 10, T0 + 11], epoch=1)
+    out, _, columns = run(message, view=view)
+    assert out.stats.dropped == {"epoch": 2}
+    assert columns["number"].tolist() == [2, 3]
+
+
 def test_events_from_the_future_are_refused_alone() -> None:
     """Up to the tolerance after the append time an event passes, beyond it only that event is refused."""
     times = [T0, T0 + 5_000, T0 + 5_001, T0 + 86_400_000]
