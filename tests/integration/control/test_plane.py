@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
+from infra.control import signing
+from infra.control.identity import subject_of
 from infra.control.reader import wall_ms
 from infra.control.records import Consent, Standing, Switch, encode
 from infra.control.state import standing_of
 from infra.control.writer import ControlWriter
 from infra.errors import TidegateError
+from tests.approvers import demo_policy, write_keys
 
-DEMO = Path(__file__).parents[2] / "infra" / "policies" / "demo.yaml"
-SUBJECT, PURPOSE = "0123456789abcdef" * 2, "assistant-training"
+KEY, PURPOSE = b"k" * 32, "assistant-training"
+SUBJECT = subject_of(KEY)
 
 
 def test_a_switch_is_seen_by_every_gate_and_stays_with_the_authority_dead(plane, reader):
@@ -68,7 +70,7 @@ def test_a_new_life_of_the_broker_closes_workers_and_is_adopted_by_producers(pla
     """Under another log nothing of the old one holds: a producer begins anew, a worker stays closed."""
     producer, worker = reader(adopt_log=True), reader()
     with ControlWriter(plane.addresses()) as writer:
-        writer.write(*(Consent(f"{n:032x}", PURPOSE, True, "1", wall_ms()) for n in range(20)))
+        writer.write(*(Consent(f"{n:032x}", PURPOSE, False, "1", wall_ms()) for n in range(20)))
     for gate in (producer, worker):
         assert gate.wait_for(lambda view: view.fresh and len(view.state.consents) == 20, 10).fresh
     plane.end(plane.authority)
@@ -76,7 +78,7 @@ def test_a_new_life_of_the_broker_closes_workers_and_is_adopted_by_producers(pla
     assert not producer.wait_for(lambda view: not view.fresh, 3).fresh
     plane.start_broker()
     with ControlWriter(plane.addresses()) as writer:
-        writer.write(*(Consent(f"{n:032x}", PURPOSE, True, "1", wall_ms()) for n in range(3)))
+        writer.write(*(Consent(f"{n:032x}", PURPOSE, False, "1", wall_ms()) for n in range(3)))
     plane.start_authority("2")
     view = producer.wait_fresh(15)
     assert view.fresh, view.why
@@ -90,14 +92,14 @@ def test_a_gate_of_pseudonyms_waits_for_the_translation_and_follows_it(plane, re
     """Closed while control.standing lags behind control.consent; a withdrawal reaches it through the translation."""
     gate, minimiser = reader("standing"), reader()
     with ControlWriter(plane.addresses()) as writer:
-        writer.write(Consent(SUBJECT, PURPOSE, True, "1", wall_ms()))
+        writer.write(signing.sign(Consent(SUBJECT, PURPOSE, True, "1", wall_ms()), "1", KEY))
         stuck = gate.wait_for(lambda view: "translates control.consent" in view.why, 10)
         assert "up to offset -1 of 0" in stuck.why
 
         def publish(state, entries) -> None:
             if state.consents:
                 standing = standing_of(state, SUBJECT, "p", wall_ms())
-                writer.write(standing, Standing("", (), (), standing.consent_offset))
+                writer.write(standing, Standing("", (), (), standing.consent_offset, standing.switch_offset))
 
         minimiser.on_change(publish)
         assert gate.wait_for(lambda view: view.fresh, 5).state.words_of("p")[PURPOSE].granted
@@ -119,63 +121,13 @@ def test_an_unreadable_switch_closes_and_can_be_released_by_its_key(plane, reade
     assert {s.scope for s in view.state.switches.values()} == {"everything"}
     listed = plane.json("switch", "list")
     assert {row["id"] for row in listed["switches"]} == {"mystery", "newer"}
+    keys = [word for key in write_keys(plane.home / "keys") for word in ("--key", key)]
+    with ControlWriter(plane.addresses()) as writer:
+        writer.write(demo_policy(plane.home / "policy", "1"))
     for name in ("mystery", "newer"):
-        assert plane.run("switch", "release", name, "--reason", "looked at").returncode == 0
+        done = plane.run("switch", "release", name, "--reason", "looked at", *keys)
+        assert done.returncode == 0, done.stderr
     assert plane.json("switch", "list")["switches"] == []
-
-
-def test_policy_and_consent_commands(plane, tmp_path):
-    """Apply, grant by key and by file, show, withdraw; names that are not known are refused with the nearest."""
-    key = tmp_path / "my.key"
-    assert plane.json("policy", "show")["policy"] is None
-    early = plane.run("consent", "grant", "--purpose", PURPOSE, "--subject", SUBJECT)
-    assert (early.returncode, "no policy is in force" in early.stderr) == (1, True)
-    assert plane.json("policy", "apply", str(DEMO))["changed"] is True
-    assert plane.json("policy", "apply", str(DEMO))["changed"] is False
-    lower = tmp_path / "p.yaml"
-    lower.write_text(DEMO.read_text().replace("version: 1", "version: 2"))
-    assert plane.run("policy", "apply", str(lower)).returncode == 0
-    refused = plane.run("policy", "apply", str(DEMO))
-    assert (refused.returncode, "lower version" in refused.stderr) == (1, True)
-
-    assert plane.run("consent", "grant", "--purpose", PURPOSE, "--subject-key", str(key)).returncode == 1
-    plane.json("consent", "grant", "--purpose", PURPOSE, "--subject-key", str(key), "--create-key")
-    many = "\n".join(f"{n:032x}" for n in range(50))
-    assert plane.json("consent", "grant", "--purpose", PURPOSE, "--file", "-", given=many)["subjects"] == 50
-    typo = plane.run("consent", "grant", "--purpose", "assistant-trainin", "--subject-key", str(key))
-    assert (typo.returncode, f"`{PURPOSE}`" in typo.stderr) == (1, True)
-    assert plane.json("consent", "show")["purposes"] == [
-        {"purpose": PURPOSE, "granted": 51, "lapsed": 0, "withdrawn": 0}
-    ]
-    plane.json("consent", "withdraw", "--subject-key", str(key))
-    (mine,) = plane.json("consent", "show", "--subject-key", str(key))["consents"]
-    assert mine["stands"] is False
-    bad = plane.run("consent", "grant", "--purpose", PURPOSE, "--file", "-", given="Jane Doe\n")
-    assert (bad.returncode, "line 1" in bad.stderr, "Jane" in bad.stderr) == (1, True, False)
-
-
-def test_switch_commands(plane):
-    """Engage, again, list, release, with what is refused; releasing starts a new epoch."""
-    for words, said in [
-        (("--scope", "everithing", "--reason", "x"), "`everything`"),
-        (("--scope", "source:key", "--reason", "x"), "`keys`"),
-        (("--scope", "everything", "--reason", " "), "reason"),
-        (("--scope", "source", "--reason", "x"), "needs a value"),
-    ]:
-        done = plane.run("switch", "engage", *words)
-        assert (done.returncode, said in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
-    first = plane.json("switch", "engage", "--scope", "source:keys", "--reason", "x", "--id", "one")
-    again = plane.json("switch", "engage", "--scope", "source:keys", "--reason", "x", "--id", "one")
-    assert (first["id"], again["id"]) == ("one", "one")
-    wider = plane.run("switch", "engage", "--scope", "source:wheel", "--reason", "x", "--id", "one")
-    assert (wider.returncode, "something else" in wider.stderr) == (1, True)
-    assert [row["id"] for row in plane.json("switch", "list")["switches"]] == ["one"]
-    near = plane.run("switch", "release", "on", "--reason", "x")
-    assert (near.returncode, "`one`" in near.stderr) == (1, True)
-    assert plane.json("switch", "release", "one", "--reason", "x")["epoch"] == 1
-    assert plane.run("switch", "release", "one", "--reason", "x").returncode == 1
-    assert plane.json("switch", "engage", "--scope", "source:keys", "--reason", "x", "--id", "one")
-    assert plane.json("switch", "list")["epoch"] == 1, "engaging again keeps the epoch of the release it replaces"
 
 
 def test_stopping_needs_the_broker_alone(plane):
