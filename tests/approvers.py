@@ -50,6 +50,7 @@ def policy_file(folder: Path, *changes: tuple[str, str]) -> Path:
 
 def write_keys(folder: Path) -> tuple[str, str]:
     """Write both keys to files of their own and return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, seed in (("anna", ANNA), ("ben", BEN)):
         path = folder / f"{name}.key"
