@@ -70,10 +70,16 @@ class Authority:
         self._heard, self._away = time.monotonic(), False
 
     def run(self, stop: threading.Event) -> None:
-        """Beat until `stop` is set."""
+        """Beat until `stop` is set. Raises TidegateError when the broker has lost its log."""
         due = time.monotonic()
         try:
             while not stop.is_set():
+                if self._reader.log_lost:
+                    # What it would go on naming is of a log that is no more.
+                    raise TidegateError(
+                        f"the broker at {self._address} has lost log {self._log} and begun again. Give it a new name "
+                        "(TIDEGATE_LOG), start what reads it anew, and apply the policy again."
+                    )
                 if self._reader.read_to_end:
                     self._beat()
                     self._alarms.look(self._reader.view().state, wall_ms())

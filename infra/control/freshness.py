@@ -19,6 +19,10 @@ reads them in one go must not take the last of them for the present:
 
 A live heartbeat of another log means that the broker has begun a new life, or that an
 authority of the old one still speaks: either way they disagree, and the gate is closed.
+A new heartbeat at an offset that an older one had means the same, though the log goes by
+the old name: what this gate has applied is not what the topics hold, and a switch written
+there would pass for a repeat. That gate stays closed until it is started anew. (Offsets
+tell it once the lost log had lived for some seconds.)
 """
 
 from __future__ import annotations
@@ -70,6 +74,10 @@ class Pulse:
     """By control topic, the highest offset that any heartbeat of this log named: one that lags cannot lower it."""
     clocks_apart: bool = False
     """The last heartbeat was dated too far from the local clock to count."""
+    reached: int = -1
+    """The highest offset at which a heartbeat that counts was read."""
+    log_lost: bool = False
+    """A new one was read at or below that: the broker has begun again with an empty log."""
 
     def recent(self) -> float | None:
         """When the freshest live heartbeat of this log was sent, on the local monotonic clock; None without one."""
@@ -82,8 +90,11 @@ class Pulse:
         )
 
 
-def hear(pulse: Pulse, heartbeat: Heartbeat, mono: float, wall_ms: int) -> Pulse:
-    """Return the pulse after a heartbeat that arrived at `mono` (monotonic s) and `wall_ms` (UTC epoch ms)."""
+def hear(pulse: Pulse, heartbeat: Heartbeat, mono: float, wall_ms: int, at_offset: int | None = None) -> Pulse:
+    """Return the pulse after a heartbeat that arrived at `mono` (monotonic s) and `wall_ms` (UTC epoch ms).
+
+    `at_offset` is where it stands in its topic, which may be read again from an earlier place.
+    """
     if abs(heartbeat.at - wall_ms) > MAX_SKEW_MS:
         return replace(pulse, clocks_apart=True)
     before = pulse.heard.get(heartbeat.authority)
@@ -95,7 +106,9 @@ def hear(pulse: Pulse, heartbeat: Heartbeat, mono: float, wall_ms: int) -> Pulse
     if heartbeat.log == pulse.log:
         for topic, offset in heartbeat.applied.items():
             named[topic] = max(offset, named.get(topic, -1))
-    return replace(pulse, heard=heard, named=named, clocks_apart=False)
+    lost = pulse.log_lost or (at_offset is not None and at_offset <= pulse.reached)
+    reached = pulse.reached if at_offset is None else max(at_offset, pulse.reached)
+    return replace(pulse, heard=heard, named=named, clocks_apart=False, reached=reached, log_lost=lost)
 
 
 def _measure(before: Heard | None, heartbeat: Heartbeat, mono: float) -> Heard:
@@ -124,6 +137,8 @@ def why_closed(pulse: Pulse, state: ControlState, read_to_end: Set[str], mono: f
     other = pulse.other_log(mono)
     if other or pulse.log != state.log:
         return f"the broker has begun log {other or pulse.log}, this gate has read log {state.log}"
+    if pulse.log_lost:
+        return f"the broker has lost log {pulse.log} and begun again: this gate must be started anew"
     recent = pulse.recent()
     if recent is None:
         if pulse.clocks_apart:
@@ -131,11 +146,8 @@ def why_closed(pulse: Pulse, state: ControlState, read_to_end: Set[str], mono: f
         return "no live heartbeat from the authority yet"
     if mono - recent > MAX_AGE:
         return f"the authority's last heartbeat is {mono - recent:.1f} s old"
-    for topic in TOPICS[state.mode]:
-        lag = _lag(pulse, state, topic, read_to_end)
-        if lag:
-            return lag
-    return ""
+    lags = (_lag(pulse, state, topic, read_to_end) for topic in TOPICS[state.mode])
+    return next((lag for lag in lags if lag), "")
 
 
 def _lag(pulse: Pulse, state: ControlState, topic: str, read_to_end: Set[str]) -> str:

@@ -145,6 +145,11 @@ class ControlReader:
         return self._now[2].issuperset(topics)
 
     @property
+    def log_lost(self) -> bool:
+        """Whether the broker has begun again with an empty log of the same name."""
+        return self._now[1].log_lost
+
+    @property
     def trouble(self) -> str:
         """What the broker last answered amiss, or "" since the last heartbeat."""
         return self._trouble
@@ -268,7 +273,7 @@ class ControlReader:
             return pulse
         self._last_heartbeat = self._clock()
         self._trouble = ""
-        return freshness.hear(pulse, heartbeat, self._clock(), self._wall())
+        return freshness.hear(pulse, heartbeat, self._clock(), self._wall(), message.offset())
 
     def _adopt(self, state: ControlState, log: str) -> None:
         """Begin anew with another log; closed until it has been read to its end and its authority heard."""

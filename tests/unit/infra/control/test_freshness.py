@@ -24,11 +24,11 @@ class World:
         self.ends = ALL
         self.wall_off_ms = 0
 
-    def hear(self, sequence: int, sent: float | None = None, **changes) -> None:
+    def hear(self, sequence: int, sent: float | None = None, offset: int | None = None, **changes) -> None:
         at = int((self.now if sent is None else sent) * 1000)
         values = {"authority": "a", "log": "1", "sequence": sequence, "at": at, "applied": NOTHING_THERE}
         heartbeat = Heartbeat(**{**values, **changes})
-        self.pulse = hear(self.pulse, heartbeat, self.now - 1e6, int(self.now * 1000) + self.wall_off_ms)
+        self.pulse = hear(self.pulse, heartbeat, self.now - 1e6, int(self.now * 1000) + self.wall_off_ms, offset)
 
     def beat(self, sequences, **changes) -> None:
         for sequence in sequences:
@@ -82,6 +82,33 @@ def test_a_backlog_read_with_a_pause_opens_nothing_for_long(world):
     world.now += 0.001
     world.hear(3, sent=start - 2)
     assert "no live heartbeat" in world.why()
+
+
+@pytest.mark.parametrize("authority", ["a", "b"])
+def test_a_log_that_begins_again_under_its_name_closes_for_good(world, authority):
+    """A new heartbeat where an older one stood, of the same authority or of one that was started since."""
+    for sequence in range(1, 30):
+        world.now += 0.2
+        world.hear(sequence, offset=100 + sequence)
+    assert world.why() == ""
+    for sequence in range(30, 180):
+        world.now += 0.2
+        world.hear(sequence, offset=sequence - 30, authority=authority)
+        assert "started anew" in world.why()
+
+
+def test_heartbeats_read_again_from_an_earlier_place_close_nothing(world):
+    """Some brokers name an end that is too low; what was counted before is recognised, wherever it is read again."""
+    sent = {}
+    for sequence in range(1, 10):
+        world.now += 0.2
+        sent[sequence] = world.now
+        world.hear(sequence, offset=sequence)
+    for sequence in range(3, 10):
+        world.hear(sequence, sent=sent[sequence], offset=sequence)
+    world.now += 0.2
+    world.hear(10, offset=10)
+    assert world.why() == ""
 
 
 def test_the_same_heartbeats_written_again_open_nothing(world):
