@@ -85,19 +85,23 @@ def headline(what: str, found: Answers) -> str:
 
 
 def details(found: Answers, knows: Knows) -> Iterator[str]:
-    """Yield paragraphs: who has answered and how fast; who has not, since when, and what that means."""
+    """Yield lines: who has answered and how fast; who has not, since when, and what that means."""
     if rows := [row for role in _roles(found) for row in _answered(found, role)]:
-        yield columns(("role", "gate", "answer", "after"), rows, indent="  ")
+        yield ""
+        yield from columns(("role", "gate", "answer", "after"), rows, indent="  ")
     if found.missing:
         ways = {each.gate.name: _way(each, found, knows) for each in found.missing}
         missed = [_missed(each.gate, ways[each.gate.name], found.now_ms) for each in found.missing]
-        header = ("not answered", "where", "last heard", "lease runs out", "")
-        yield columns(header, missed, indent="  ")
-        yield "\n".join(f"  {_MEANING[way]}" for way in dict.fromkeys(ways.values()))
+        yield ""
+        yield from columns(("not answered", "where", "last heard", "lease runs out", ""), missed, indent="  ")
+        yield ""
+        yield from (f"  {_MEANING[way]}" for way in dict.fromkeys(ways.values()))
     if found.lapsed:
         gone = "; ".join(f"{gate.name} ({where(gate)})" for gate in found.lapsed)
         verb = "is" if len(found.lapsed) == 1 else "are"
+        yield ""
         yield f"  closed, since the lease has run out without a word, and not counted, {verb}: {gone}"
+    yield ""
 
 
 def _roles(found: Answers) -> list[str]:

@@ -21,7 +21,7 @@ from infra.control.consent_show import check_notice, consent_notice, consent_sho
 from infra.control.consent_who import Subject, SubjectFile, SubjectKey, Who, approvers_keys
 from infra.control.consent_words import agrees, outlasts, pause_end, pause_of, policy_for, said_by, word
 from infra.control.consent_write import ConsentTopic
-from infra.control.plain import count, listed
+from infra.control.plain import count, listed, say
 from infra.control.reader import wall_ms
 from infra.control.records import ALL_PURPOSES, Policy
 from infra.control.roll import Answers
@@ -231,9 +231,8 @@ def _tell(as_json: bool, document: dict[str, Any], done: str, found: Answers, wh
         if what:
             print(f"  {what}")
         if not found.complete:
-            for paragraph in details(found, lambda _: False):
-                print(f"\n{paragraph}")
-            print("\nIt is written, and holds whatever happens next. To see who goes by it: tidegate gates list")
+            say(details(found, lambda _: False))
+            print("It is written, and holds whatever happens next. To see who goes by it: tidegate gates list")
 
     answer(as_json, {**document, **answers_json(found)}, told)
     if not found.complete:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any, NamedTuple
 
 import typer
@@ -12,7 +11,7 @@ from infra.addresses import Addresses
 from infra.control.cli_shared import AsJson, answer, moment, read_control, show_freshness
 from infra.control.consent_who import Subject, SubjectKey, Who
 from infra.control.consent_words import agrees, pause_of
-from infra.control.plain import columns
+from infra.control.plain import columns, say
 from infra.control.reader import wall_ms
 from infra.control.records import ALL_PURPOSES, Policy, digest_of, notice_id
 from infra.control.state import ControlState, View, Word
@@ -88,10 +87,10 @@ def consent_notice(
 
 
 def show_notice(version: str, text: str, more: str = "") -> None:
-    """Print a notice. What it holds was written by others: nothing in it may move the cursor or change colours."""
+    """Print a notice."""
     digest = digest_of(text)
-    print(f"Notice {version}{more}; SHA-256 {digest or 'unknown: the policy does not hold its text'}\n")
-    print("".join(each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text))
+    say([f"Notice {version}{more}; SHA-256 {digest or 'unknown: the policy does not hold its text'}", ""])
+    say(line.expandtabs() for line in text.splitlines())
 
 
 def check_notice(state: ControlState, policy: Policy, which: str) -> None:
@@ -192,18 +191,18 @@ def _show_words(rows: Iterable[dict[str, Any]], pause: Word | None, subject: str
             row["purpose"],
             "granted" if row["granted"] else "withdrawn",
             f"{row['notice']} ({row['notice_digest'][:_SHOWN]})" if row["notice_digest"] else row["notice"],
-            _when(row["at"]),
+            moment(row["at"]),
             _note(row, view.state.policy),
         )
         for row in rows
     ]
     if made:
-        print(columns(("purpose", "said", "notice", "at", ""), made))
+        say(columns(("purpose", "said", "notice", "at", ""), made))
     else:
         print("This subject has consented to nothing, so nothing of theirs passes.")
     if pause is not None:
-        end = f"until {_when(pause.until)}" if pause.until else "until `tidegate consent resume`"
-        print(f"PAUSED since {_when(pause.at)}, {end}: nothing passes.")
+        end = f"until {moment(pause.until)}" if pause.until else "until `tidegate consent resume`"
+        print(f"PAUSED since {moment(pause.at)}, {end}: nothing passes.")
     show_freshness(view)
 
 
@@ -219,13 +218,7 @@ def _show_counts(counts: list[dict[str, Any]], paused: int, view: View) -> None:
     if not counts:
         print("Nobody has consented to anything, so nothing passes.")
     else:
-        print(columns(("purpose", *_COUNTED), ([str(value) for value in row.values()] for row in counts)))
+        say(columns(("purpose", *_COUNTED), ([str(value) for value in row.values()] for row in counts)))
     if paused:
         print(f"{paused} paused.")
     show_freshness(view)
-
-
-def _when(ms: int) -> str:
-    """Return UTC epoch ms as people read it, whatever somebody has put into a record."""
-    latest = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp() * 1000)
-    return moment(ms) if 0 <= ms < latest else "a moment that no calendar has"

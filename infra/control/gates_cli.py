@@ -13,7 +13,7 @@ from infra.control.acks import AckWatch
 from infra.control.answers_shown import gate_json
 from infra.control.cli_shared import HEARTBEAT_SECONDS, AsJson, answer, read_through, show_freshness
 from infra.control.live import Rows, follow
-from infra.control.plain import clock, columns, count, length
+from infra.control.plain import clock, columns, count, length, say
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import CONSENT_TOPIC, POLICY_TOPIC, SWITCH_TOPIC
 from infra.control.roll import Gate
@@ -67,9 +67,9 @@ def gates_list(
     }
 
     def told() -> None:
-        print(draw_gates(shown, ends, now))
+        say(draw_gates(shown, ends, now))
         if lagging:
-            print(f"\n{count(len(lagging), 'gate')} behind the control topics; follow with `tidegate gates watch`.")
+            say(["", f"{count(len(lagging), 'gate')} behind the control topics; follow with `tidegate gates watch`."])
         show_freshness(view)
 
     answer(as_json, document, told)
@@ -85,9 +85,9 @@ def gates_watch(as_json: AsJson = False) -> None:
         reader.wait_fresh(HEARTBEAT_SECONDS)
         watch.wait_read(READ_SECONDS)
 
-        def draw() -> str:
+        def draw() -> list[str]:
             now = reader.authority_ms
-            return f"{draw_gates(known_gates(watch, now), reader.applied, now)}\n{trouble(reader, watch)}".rstrip()
+            return [*draw_gates(known_gates(watch, now), reader.applied, now), *trouble(reader, watch)]
 
         follow(
             lambda: gate_rows(known_gates(watch, reader.authority_ms), reader.applied), draw, watch.wait_change,
@@ -100,11 +100,11 @@ def gate_rows(known: Iterable[Gate], ends: Mapping[str, int]) -> Rows:
     return {("gate", gate.name): _row(gate, ends) for gate in known}
 
 
-def draw_gates(shown: Iterable[Gate], ends: Mapping[str, int], now_ms: int) -> str:
-    """Return a table of gates for a person; `ends` are the last offsets of the control topics."""
+def draw_gates(shown: Iterable[Gate], ends: Mapping[str, int], now_ms: int) -> list[str]:
+    """Return the lines of a table of gates for a person; `ends` are the last offsets of the control topics."""
     rows = [_cells(gate, ends, now_ms) for gate in shown]
     if not rows:
-        return "No gate has announced itself, so none is open: nothing is captured, stored or sampled."
+        return ["No gate has announced itself, so none is open: nothing is captured, stored or sampled."]
     return columns(_HEADER, rows)
 
 
@@ -114,13 +114,13 @@ def behind(gate: Gate, ends: Mapping[str, int]) -> dict[str, int]:
     return {topic: ends[topic] - offset for topic, offset in applied.items() if offset < ends.get(topic, -1)}
 
 
-def trouble(reader: ControlReader, watch: AckWatch) -> str:
-    """Return what a person must know who trusts what is shown; empty where all is well."""
+def trouble(reader: ControlReader, watch: AckWatch) -> list[str]:
+    """Return what a person must know who trusts what is shown, in lines; none where all is well."""
     view = reader.view()
     said = [] if view.fresh else [f"Gates are closed, and this is as far as the log could be read: {view.why}."]
     if not watch.read_to_end:
         said.append(f"control.ack could not be read to its end ({watch.trouble or 'no answer'}).")
-    return "\n".join(said)
+    return said
 
 
 def _watch(addresses: Addresses, every: bool) -> AckWatch:

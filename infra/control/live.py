@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from infra.control.plain import say
+from infra.control.readable import printable
 from infra.control.reader import wall_ms
 
 Rows = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -16,8 +18,10 @@ _TICK = 0.5
 """Seconds after which it is drawn again though nothing has changed: ages grow."""
 
 
-def follow(take: Callable[[], Rows], draw: Callable[[], str], wait: Callable[[float], None], *, as_json: bool) -> None:
-    """Show what `take` and `draw` return whenever it changes, until Ctrl-C.
+def follow(
+    take: Callable[[], Rows], draw: Callable[[], list[str]], wait: Callable[[float], None], *, as_json: bool
+) -> None:
+    """Show what `take` and `draw` (its lines) return whenever it changes, until Ctrl-C.
 
     `wait` returns when something may have changed, or after so many seconds. On a
     terminal `draw` is shown in place; elsewhere it is printed after each change; with
@@ -60,22 +64,25 @@ def _line(what: str, name: str, change: str, row: Mapping[str, Any]) -> None:
     print(json.dumps({"at": wall_ms(), "what": what, "name": name, "change": change, **row}), flush=True)
 
 
-def _printed(take: Callable[[], Rows], draw: Callable[[], str], wait: Callable[[float], None]) -> None:
+def _printed(take: Callable[[], Rows], draw: Callable[[], list[str]], wait: Callable[[float], None]) -> None:
     before: Rows | None = None
     while True:
         now = take()
         if before is None or before.keys() != now.keys() or any(_differs(before[key], now[key]) for key in now):
-            print(f"{draw()}\n", flush=True)
+            say([*draw(), ""])
         before = now
         wait(_TICK)
 
 
-def _drawn(draw: Callable[[], str], wait: Callable[[float], None]) -> None:
+def _drawn(draw: Callable[[], list[str]], wait: Callable[[float], None]) -> None:
     from rich.live import Live
     from rich.text import Text
 
-    with Live(Text(draw()), auto_refresh=False) as live:
+    def drawn() -> Text:
+        # What people wrote is no markup; a line too long is cut, not folded.
+        return Text("\n".join(printable(line) for line in draw()), no_wrap=True, overflow="ellipsis")
+
+    with Live(drawn(), auto_refresh=False) as live:
         while True:
             wait(_TICK)
-            # What people wrote is no markup; a line too long is cut, not folded.
-            live.update(Text(draw(), no_wrap=True, overflow="ellipsis"), refresh=True)
+            live.update(drawn(), refresh=True)

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+
+from infra.control.readable import moment, printable
 
 
-def columns(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "") -> str:
-    """Return a table: every column as wide as its widest cell, the last one as long as it is."""
-    lines = [header, *rows]
+def say(lines: Iterable[str]) -> None:
+    """Print lines, of which records may have written some: none of it reaches the terminal as an order or a line."""
+    for line in lines:
+        print(printable(line), flush=True)
+
+
+def columns(header: Sequence[str], rows: Iterable[Sequence[str]], indent: str = "") -> list[str]:
+    """Return the lines of a table of what records may have written: every column as wide as its widest cell."""
+    lines = [[printable(cell) for cell in line] for line in (header, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    return "\n".join(
+    return [
         indent + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
-    )
+    ]
+
+
+def word(text: str) -> str:
+    """Return a text as one word of a command that can be pasted into a shell."""
+    return shlex.quote(text)
 
 
 def count(number: int, what: str) -> str:
@@ -33,7 +46,7 @@ def length(ms: float) -> str:
 
 def clock(ms: int) -> str:
     """Return the time of day of UTC epoch ms."""
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%H:%M:%S UTC")
+    return moment(ms, "%H:%M:%S UTC")
 
 
 def listed(names: Iterable[str]) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,7 +14,8 @@ from infra.addresses import Addresses
 from infra.control.acks import AckWatch
 from infra.control.answers_shown import answers_json, details, headline, progress
 from infra.control.cli_shared import AsJson, By, answer, moment
-from infra.control.plain import whoami
+from infra.control.plain import say, whoami, word
+from infra.control.readable import printable
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import SCOPES, SWITCH_TOPIC, Ack, Switch
 from infra.control.roll import Answers
@@ -86,8 +86,7 @@ def switch_engage(
     ):
         order = _engage(new, name, reader, writer)
         if not as_json:
-            sys.stdout.write(f"{_first_line(order)}\n")
-            sys.stdout.flush()
+            say([_first_line(order)])
         found = wait_for_gates(watch, order.offset, wait, order.written, lambda: reader.authority_ms)
         answer(as_json, _document(order, found), lambda: _tell(order, found, wait))
     raise typer.Exit(0 if found.complete else 3)
@@ -155,7 +154,7 @@ def _engaged_already(new: Switch, chosen: str, state: ControlState) -> Switch | 
         return None
     if (old.scope, old.value) != (new.scope, new.value):
         raise TidegateError(
-            f"the switch {chosen} is engaged over something else: {covers(old)}. Nothing was changed; "
+            f"the switch {chosen} is engaged over something else: {printable(covers(old))}. Nothing was changed; "
             "choose another --id, or leave it out."
         )
     return old
@@ -204,23 +203,25 @@ def _document(order: _Order, found: Answers) -> dict[str, Any]:
 
 
 def _tell(order: _Order, found: Answers, wait: float) -> None:
+    say(_lines(order, found, wait))
+
+
+def _lines(order: _Order, found: Answers, wait: float) -> Iterator[str]:
     one = order.switch
     if order.note:
-        print(order.note)
-    print(headline("stopped", found) + (f" after {wait:g} s" if found.missing else ""))
+        yield order.note
+    yield headline("stopped", found) + (f" after {wait:g} s" if found.missing else "")
 
     def knows(ack: Ack) -> bool:
         return one.id in ack.switches
 
-    for paragraph in details(found, knows):
-        print(f"\n{paragraph}")
-    print()
+    yield from details(found, knows)
     if not found.complete:
-        print("The switch stands whatever happens next. To ask again, give the same command again;")
-        print("to follow it live: tidegate gates watch")
+        yield "The switch stands whatever happens next. To ask again, give the same command again;"
+        yield "to follow it live: tidegate gates watch"
     if one.scope == "team":
-        print("Whoever is in no team that a gate knows of is stopped too.")
+        yield "Whoever is in no team that a gate knows of is stopped too."
     if one.expires_at:
-        print(f"Look at it again by {moment(one.expires_at)}; it goes on stopping until it is released.")
-    print(f"prove:    tidegate switch proof {one.id}")
-    print(f'release:  tidegate switch release {one.id} --reason "..." --key NAME --key NAME   (two people)')
+        yield f"Look at it again by {moment(one.expires_at)}; it goes on stopping until it is released."
+    yield f"prove:    tidegate switch proof {word(one.id)}"
+    yield f'release:  tidegate switch release {word(one.id)} --reason "..." --key NAME --key NAME   (two people)'

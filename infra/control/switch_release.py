@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,7 +14,8 @@ from infra.control.acks import AckWatch
 from infra.control.answers_shown import answers_json, details, headline
 from infra.control.approval import Approval, approvers_for, endorse
 from infra.control.cli_shared import AsJson, By, Keys, answer, moment, read_through
-from infra.control.plain import count, listed
+from infra.control.plain import count, listed, say, word
+from infra.control.readable import printable
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import SWITCH_TOPIC, Ack, Switch
 from infra.control.roll import Answers
@@ -70,7 +71,7 @@ def switch_release(
             raise typer.Exit(3)
         state = _taken(reader, signed.new, written.offset)
         if not as_json:
-            print(_first_line(signed, state), flush=True)
+            say([_first_line(signed, state)])
         found = wait_for_gates(watch, written.offset, wait, written, lambda: reader.authority_ms)
         answer(as_json, _release_json(signed, state, found, written.offset), lambda: _tell(signed, state, found))
     raise typer.Exit(0 if found.complete else 3)
@@ -92,7 +93,7 @@ def who_signed(state: ControlState, release: Switch, now_ms: int) -> Approval:
 
 def how_to_sign(name: str, others: Sequence[str]) -> str:
     """Return the command by which one of the others signs a proposed release."""
-    return f"tidegate switch release {name} --key {others[0] if len(others) == 1 else 'NAME'}"
+    return f"tidegate switch release {word(name)} --key {word(others[0]) if len(others) == 1 else 'NAME'}"
 
 
 def _seeds(name: str, keys: list[str]) -> list[bytes]:
@@ -114,7 +115,7 @@ def _engaged(name: str, state: ControlState) -> Switch:
     old = state.switches.get(name)
     if old is None:
         named = [each.id for each in state.switches.values() if each.engaged]
-        raise TidegateError(f"{unknown('switch', name, named)} {_NOTHING}")
+        raise TidegateError(printable(f"{unknown('switch', name, named)} {_NOTHING}"))
     if not old.engaged:
         raise TidegateError(f"the switch {name} is not engaged: it was released at {moment(old.at)}. {_NOTHING}")
     return old
@@ -131,8 +132,10 @@ def _sign(old: Switch, reason: str, by: str, seeds: Sequence[bytes], state: Cont
         new = waiting
     elif waiting is not None and len(seeds) < signing.APPROVALS and not set(signing_now) & set(before):
         raise TidegateError(
-            f'{listed(before)} proposed to release {old.id} with the reason "{waiting.reason}". To sign that, leave '
-            f"--reason out: `{how_to_sign(old.id, signing_now)}`. {_NOTHING}"
+            printable(
+                f'{listed(before)} proposed to release {old.id} with the reason "{waiting.reason}". To sign that, '
+                f"leave --reason out: `{how_to_sign(old.id, signing_now)}`. {_NOTHING}"
+            )
         )
     else:
         new = Switch(
@@ -152,14 +155,18 @@ def _need_another(old: Switch, waiting: Switch | None, before: Sequence[str], ap
         return
     if waiting is not None and set(approval.names) <= set(before):
         raise TidegateError(
-            f"{listed(before)} signed this release already: it takes a second, different person "
-            f"({' or '.join(approval.others)}), with `{how_to_sign(old.id, approval.others)}`. {_NOTHING}"
+            printable(
+                f"{listed(before)} signed this release already: it takes a second, different person "
+                f"({' or '.join(approval.others)}), with `{how_to_sign(old.id, approval.others)}`. {_NOTHING}"
+            )
         )
     if approval.names == (old.by,):
         raise TidegateError(
-            f"{old.by} engaged {old.id}, and who engaged a switch cannot be the one to propose its release. Let "
-            f"{' or '.join(approval.others)} propose it and {old.by} sign as the second, or give both keys at once. "
-            f"{_NOTHING}"
+            printable(
+                f"{old.by} engaged {old.id}, and who engaged a switch cannot be the one to propose its release. Let "
+                f"{' or '.join(approval.others)} propose it and {old.by} sign as the second, or give both keys at "
+                f"once. {_NOTHING}"
+            )
         )
 
 
@@ -201,19 +208,21 @@ def _release_json(signed: _Signed, state: ControlState, found: Answers, offset: 
 
 
 def _tell(signed: _Signed, state: ControlState, found: Answers) -> None:
-    print(headline("released", found))
+    say(_lines(signed, state, found))
+
+
+def _lines(signed: _Signed, state: ControlState, found: Answers) -> Iterator[str]:
+    yield headline("released", found)
 
     def knows(ack: Ack) -> bool:
         return signed.old.id not in ack.switches
 
-    for paragraph in details(found, knows):
-        print(f"\n{paragraph}")
-    print()
+    yield from details(found, knows)
     if found.missing:
-        print("A gate that has not come to the release goes on stopping, which does no harm.")
-    print("What was captured while it stopped stays refused.")
+        yield "A gate that has not come to the release goes on stopping, which does no harm."
+    yield "What was captured while it stopped stays refused."
     if still := _still(state):
-        print(f"{count(len(still), 'switch')} still engaged: {'; '.join(f'{s.id} stops {covers(s)}' for s in still)}.")
+        yield f"{count(len(still), 'switch')} still engaged: {'; '.join(f'{s.id} stops {covers(s)}' for s in still)}."
 
 
 def _proposal_json(signed: _Signed, offset: int) -> dict[str, Any]:
@@ -233,6 +242,10 @@ def _proposal_json(signed: _Signed, offset: int) -> dict[str, Any]:
 
 def _tell_proposal(signed: _Signed) -> None:
     others = signed.approval.others
-    print(f'proposed: to release {signed.old.id}, signed by {listed(signed.approval.names)}: "{signed.new.reason}"')
-    print(f"It still stops {covers(signed.old)}, until a second person signs: {' or '.join(others) or 'nobody may'}.")
-    print(f"  {how_to_sign(signed.old.id, others)}")
+    say(
+        (
+            f'proposed: to release {signed.old.id}, signed by {listed(signed.approval.names)}: "{signed.new.reason}"',
+            f"It still stops {covers(signed.old)}, until a second person signs: {' or '.join(others) or 'nobody may'}.",
+            f"  {how_to_sign(signed.old.id, others)}",
+        )
+    )

@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 from infra.control.identity import is_subject
 from infra.control.purposes import known_purposes
+from infra.control.readable import printable
 from infra.control.records import CONSENT_TOPIC, POLICY_TOPIC, SCOPES, SWITCH_TOPIC, Switch
 from infra.control.state import ControlState
 from infra.control.suggest import unknown
@@ -76,7 +77,7 @@ def check_value(kind: str, value: str, state: ControlState) -> None:
 
 def _need(kind: str, value: str, known: Collection[str]) -> None:
     if value not in known:
-        raise TidegateError(f"{unknown(kind, value, known)} {_NOTHING}", code=2)
+        raise TidegateError(printable(f"{unknown(kind, value, known)} {_NOTHING}"), code=2)
 
 
 def covers(one: Switch) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +19,8 @@ from infra.control.cli_shared import (
     read_through,
     show_freshness,
 )
-from infra.control.plain import columns, count, length, listed
+from infra.control.plain import columns, count, length, listed, say
+from infra.control.readable import printable
 from infra.control.reader import wall_ms
 from infra.control.records import SWITCH_TOPIC, Switch
 from infra.control.roll import Gate
@@ -84,7 +85,7 @@ def switch_show(
         view = recorder.reader.wait_fresh(HEARTBEAT_SECONDS)
         state = view.state
         if name not in state.switches:
-            raise TidegateError(unknown("switch", name, state.switches))
+            raise TidegateError(printable(unknown("switch", name, state.switches)))
         watch.wait_read(READ_SECONDS)
         now = recorder.reader.authority_ms
         gates = [gate for gate in watch.gates() if gate.is_known(now, state.log)]
@@ -103,8 +104,8 @@ def switch_show(
     }
 
     def told() -> None:
-        _tell_switch(one, engaging, state, events, now)
-        print(trouble or _gates_line(one, gates))
+        say(_switch_lines(one, engaging, state, events, now))
+        say([trouble or _gates_line(one, gates)])
         show_freshness(view)
 
     answer(as_json, document, told)
@@ -169,21 +170,28 @@ def _ignored(state: ControlState, events: list[Event]) -> dict[str, int]:
 
 
 def _tell_list(found: list[Switch], view: View, now: int, ignored: Mapping[str, int], nothing: str) -> None:
-    state = view.state
+    say(_list_lines(found, view.state, now, ignored, nothing))
+    show_freshness(view)
+
+
+def _list_lines(
+    found: list[Switch], state: ControlState, now: int, ignored: Mapping[str, int], nothing: str
+) -> Iterator[str]:
     if not found:
-        print(nothing)
+        yield nothing
     else:
         rows = [(s.id, covers(s), condition(s, now), s.by, moment(s.at), s.reason) for s in found]
-        print(columns(("id", "stops", "", "by", "at", "reason"), rows))
+        yield from columns(("id", "stops", "", "by", "at", "reason"), rows)
     for one in found:
         waiting = waiting_release(state, one)
         if waiting is not None:
-            print(f"\n{proposal(one, waiting, state, now)}")
+            yield ""
+            yield from proposal(one, waiting, state, now)
     if ignored:
-        print("\nRecords of control.switch that were not taken at their word:")
+        yield ""
+        yield "Records of control.switch that were not taken at their word:"
         for why, number in ignored.items():
-            print(f"  {number} x  {_IGNORED.get(why, f'{_UNREADABLE} ({why})')}")
-    show_freshness(view)
+            yield f"  {number} x  {_IGNORED.get(why, f'{_UNREADABLE} ({why})')}"
 
 
 def condition(one: Switch, now: int) -> str:
@@ -195,19 +203,19 @@ def condition(one: Switch, now: int) -> str:
     return f"ENGAGED, look again in {length(one.expires_at - now)}" if one.expires_at else "ENGAGED"
 
 
-def proposal(one: Switch, waiting: Switch, state: ControlState, now: int) -> str:
-    """Return who proposed a release, who may sign it, and how."""
+def proposal(one: Switch, waiting: Switch, state: ControlState, now: int) -> list[str]:
+    """Return lines: who proposed a release, who may sign it, and how."""
     approval = who_signed(state, waiting, now)
     others = " or ".join(approval.others) or "nobody may"
-    return (
-        f"A release of {one.id} waits for a second person's signature ({others}):\n"
-        f'  proposed at {moment(waiting.at)}, signed by {listed(approval.names)}: "{waiting.reason}"\n'
-        f"  {how_to_sign(one.id, approval.others)}"
-    )
+    return [
+        f"A release of {one.id} waits for a second person's signature ({others}):",
+        f'  proposed at {moment(waiting.at)}, signed by {listed(approval.names)}: "{waiting.reason}"',
+        f"  {how_to_sign(one.id, approval.others)}",
+    ]
 
 
-def _tell_switch(one: Switch, engaging: Switch, state: ControlState, events: list[Event], now: int) -> None:
-    print(f"{one.id}: {covers(one)}, {condition(one, now)}")
+def _switch_lines(one: Switch, engaging: Switch, state: ControlState, events: list[Event], now: int) -> Iterator[str]:
+    yield f"{one.id}: {covers(one)}, {condition(one, now)}"
     rows = [
         ("scope", f"{engaging.scope}:{engaging.value}" if engaging.value else engaging.scope),
         ("reason", engaging.reason or "none given"),
@@ -216,12 +224,12 @@ def _tell_switch(one: Switch, engaging: Switch, state: ControlState, events: lis
         ("look again", moment(engaging.expires_at) if engaging.expires_at else "nobody said when"),
         ("digest", signing.digest(engaging, state.log)),
     ]
-    print("\n".join(f"  {label:<11} {text}" for label, text in rows))
+    yield from (f"  {label:<11} {text}" for label, text in rows)
     waiting = waiting_release(state, one)
     if waiting is not None:
-        print(proposal(one, waiting, state, now))
-    print("History, by the broker's clock:")
-    print("\n".join(f"  {moment(event.at)}  offset {event.offset:<4} {_deed(event, state)}" for event in events))
+        yield from proposal(one, waiting, state, now)
+    yield "History, by the broker's clock:"
+    yield from (f"  {moment(event.at)}  offset {event.offset:<4} {_deed(event, state)}" for event in events)
 
 
 def _deed(event: Event, state: ControlState) -> str:

@@ -30,23 +30,24 @@ def switch_watch(as_json: AsJson = False) -> None:
             rows = {("switch", name): switch_json(one, state, now) for name, one in engaged.items()}
             return {**rows, **gate_rows(known_gates(watch, now), reader.applied)}
 
-        def draw() -> str:
+        def draw() -> list[str]:
             state, now = reader.view().state, reader.authority_ms
             gates = known_gates(watch, now)
             drawn = draw_gates(gates, reader.applied, now)
-            return f"{_switches(state, gates, now)}\n\n{drawn}\n{trouble(reader, watch)}".rstrip()
+            return [*_switches(state, gates, now), "", *drawn, *trouble(reader, watch)]
 
         follow(take, draw, watch.wait_change, as_json=as_json)
 
 
-def _switches(state: ControlState, gates: list[Gate], now: int) -> str:
+def _switches(state: ControlState, gates: list[Gate], now: int) -> list[str]:
     engaged = sorted((one for one in state.switches.values() if one.engaged), key=lambda one: one.at)
     if not engaged:
-        return "No switch is engaged."
+        return ["No switch is engaged."]
     held = [f"{sum(holds(gate, one) for gate in gates)}/{len(gates)}" for one in engaged]
     rows = [
         (one.id, covers(one), condition(one, now), on, one.by, one.reason)
         for one, on in zip(engaged, held, strict=True)
     ]
-    waiting = [proposal(one, release, state, now) for one in engaged if (release := waiting_release(state, one))]
-    return "\n".join([columns(("id", "stops", "", "gates", "by", "reason"), rows), *waiting])
+    waiting = [(one, release) for one in engaged if (release := waiting_release(state, one))]
+    proposals = (line for one, release in waiting for line in proposal(one, release, state, now))
+    return [*columns(("id", "stops", "", "gates", "by", "reason"), rows), *proposals]
