@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
+from infra.control import signing
 from infra.control.keeper import GateKeeper, Role
 from infra.control.reader import wall_ms
-from infra.control.records import POLICY_TOPIC, SWITCH_TOPIC, Ack
+from infra.control.records import POLICY_TOPIC, SWITCH_TOPIC, Ack, Approver, Policy
 from infra.control.writer import ControlWriter
+from tests.approvers import APPROVERS, EVE, approve, demo_policy, write_keys
 from tests.control_plane import Plane
 from tests.support import wait_until
+from tests.switching import write
 
 MODES = {"producer": "consent", "minimiser": "consent", "windower": "standing", "sampler": "standing"}
 SUBJECT = "0123456789abcdef" * 2
@@ -60,3 +64,20 @@ def ghost(plane: Plane) -> Callable[..., str]:
         return name
 
     return leave_word
+
+
+@pytest.fixture
+def policy(plane: Plane) -> Policy:
+    """The demo's policy in force, and the keys of both approvers, of eve and of an approver whose key runs out."""
+    keys = plane.home / "keys"
+    keys.mkdir(mode=0o700)
+    write_keys(keys)
+    for name, seed in (("eve", EVE), ("old", b"o" * 32)):
+        (keys / f"{name}.key").write_bytes(seed)
+        (keys / f"{name}.key").chmod(0o600)
+    old = Approver("old", signing.public_of(b"o" * 32), wall_ms() - 1000)
+    in_force = approve(
+        replace(demo_policy(plane.home / "policy", "1"), approvers=(*APPROVERS, old), signatures=()), "1"
+    )
+    write(plane, in_force)
+    return in_force

@@ -7,25 +7,11 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from infra.control.reader import wall_ms
 from infra.control.records import Switch
-from infra.control.writer import ControlWriter
-from tests.approvers import demo_policy
 from tests.control_plane import ROOT, Plane
 from tests.support import wait_until
-
-
-def write(plane: Plane, *records) -> None:
-    with ControlWriter(plane.addresses(), timeout=10) as writer:
-        writer.write(*records)
-
-
-@pytest.fixture
-def policy(plane) -> None:
-    """The demo's policy in force."""
-    write(plane, demo_policy(plane.home / "policy", "1"))
+from tests.switching import write
 
 
 def stop(name: str = "s") -> Switch:

@@ -1,4 +1,4 @@
-"""The switch commands on a real broker with real gates: engage and its answers, release by two, show, watch."""
+"""`tidegate switch engage` on a real broker with real gates: who answers, who does not, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,62 +9,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from infra.control import signing
 from infra.control.reader import wall_ms
-from infra.control.records import Approver, Consent
-from infra.control.writer import ControlWriter
-from tests.approvers import APPROVERS, EVE, approve, demo_policy, write_keys
+from infra.control.records import Consent
+from tests.approvers import write_keys
 from tests.control_plane import ROOT, Plane
 from tests.support import wait_until
+from tests.switching import ALL, WAIT, engage, engaged, refused, write
 
 ROLES = ("producer", "minimiser", "windower", "sampler")
-ALL = ("--scope", "everything", "--reason", "test")
-WAIT = ("--wait", "20")
-"""Long enough for a machine under load; it ends as soon as every gate has answered."""
-
-
-def write(plane: Plane, *records) -> None:
-    with ControlWriter(plane.addresses(), timeout=10) as writer:
-        writer.write(*records)
-
-
-@pytest.fixture
-def policy(plane):
-    """The demo's policy in force, and the keys of both approvers, of eve and of an approver whose key runs out."""
-    keys = plane.home / "keys"
-    keys.mkdir(mode=0o700)
-    write_keys(keys)
-    for name, seed in (("eve", EVE), ("old", b"o" * 32)):
-        (keys / f"{name}.key").write_bytes(seed)
-        (keys / f"{name}.key").chmod(0o600)
-    old = Approver("old", signing.public_of(b"o" * 32), wall_ms() - 1000)
-    in_force = approve(replace(demo_policy(plane.home / "policy", "1"), approvers=(*APPROVERS, old), signatures=()), "1")
-    write(plane, in_force)
-    return in_force
-
-
-def refused(plane: Plane, *words: str, code: int = 1) -> str:
-    """Run a switch command that must end with this code, and return what it said."""
-    done = plane.run("switch", *words)
-    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stdout + done.stderr
-    return done.stderr
-
-
-def engage(plane: Plane, *words: str, code: int = 0) -> dict:
-    return plane.json("switch", "engage", *words, code=code)
-
-
-def engaged(plane: Plane) -> list[str]:
-    return [row["id"] for row in plane.json("switch", "list")["switches"]]
-
-
-# -- engaging ----------------------------------------------------------------
 
 
 def test_every_gate_of_every_role_answers_and_the_latencies_are_those_of_the_way(plane, gate):
@@ -263,165 +219,3 @@ def test_an_expiry_warns_and_never_releases(plane):
     assert [(row["id"], row["overdue"]) for row in overdue["switches"]] == [("now", True)]
     assert "OVERDUE" in plane.run("switch", "list").stdout
     assert sorted(engaged(plane)) == ["later", "now"]
-
-
-# -- releasing ---------------------------------------------------------------
-
-
-def release(plane: Plane, *words: str, code: int = 0) -> dict:
-    return plane.json("switch", "release", *words, code=code)
-
-
-def test_two_approvers_release_one_after_the_other(plane, policy, gate):
-    """The first proposes and learns who else may sign and how; the second needs a key alone; then a new epoch."""
-    keeper = gate("minimiser")
-    engage(plane, *ALL, *WAIT, "--id", "s")
-    engage(plane, "--scope", "source:keys", "--reason", "x", *WAIT, "--id", "keys")
-    proposed = release(plane, "s", "--reason", "mended", "--key", "anna", code=3)
-    assert (proposed["engaged"], proposed["signed_by"], proposed["may_sign"]) == (True, ["anna"], ["ben"])
-    assert proposed["next"] == "tidegate switch release s --key ben"
-    assert keeper.view().state.switches["s"].engaged
-    listed = plane.run("switch", "list").stdout
-    assert '"mended"' in listed
-    assert proposed["next"] in listed
-    done = release(plane, "s", "--key", "ben", *WAIT)
-    assert (done["complete"], done["epoch"], done["signed_by"]) == (True, 1, ["anna", "ben"])
-    assert (done["reason"], done["by"], done["still_engaged"]) == ("mended", "anna", ["keys"])
-    assert not keeper.view().state.switches["s"].engaged
-    assert engaged(plane) == ["keys"]
-    assert plane.json("switch", "list")["ignored"] == {}, "a proposal that was completed was not ignored"
-
-
-def test_two_keys_release_in_one_command_and_what_else_stops_is_said(plane, policy):
-    """Both at once; engaged again under the same name, the old signatures are worth nothing."""
-    engage(plane, *ALL, "--id", "s")
-    engage(plane, "--scope", "source:keys", "--reason", "x", "--id", "keys")
-    done = plane.run("switch", "release", "s", "--reason", "mended", "--key", "anna", "--key", "ben")
-    assert done.returncode == 0, done.stderr
-    assert "1 switch still engaged: keys stops source keys." in done.stdout
-    engage(plane, *ALL, "--id", "s")
-    assert "a reason is needed" in refused(plane, "release", "s", "--key", "anna", "--key", "ben", code=2)
-    assert set(engaged(plane)) == {"keys", "s"}
-
-
-def test_a_release_that_may_not_be_is_refused_in_words_and_changes_nothing(plane, policy, tmp_path):
-    """One person twice, the engager alone, an expired, unknown or open key, no key, no reason, nothing to release."""
-    engage(plane, *ALL, "--id", "s", "--by", "anna")
-    open_key = tmp_path / "open.key"
-    open_key.write_bytes(EVE)
-    open_key.chmod(0o644)
-    twin = tmp_path / "twin.key"
-    twin.write_bytes(b"a" * 32)
-    twin.chmod(0o600)
-    why = ("--reason", "x")
-    for words, said, code in [
-        (("s", *why, "--key", "anna", "--key", str(twin)), "one and the same key", 1),
-        (("s", *why, "--key", "anna"), "anna engaged s", 1),
-        (("s", *why, "--key", "ben", "--key", "old"), "has run out", 1),
-        (("s", *why, "--key", "eve", "--key", "ben"), "is no approver's", 1),
-        (("s", *why, "--key", str(open_key)), "can be read by others", 1),
-        (("s", *why, "--key", "bem"), "`ben`", 1),
-        (("s", *why), "two different approvers", 2),
-        (("s", "--reason", "", "--key", "ben"), "a reason is needed", 2),
-        (("sss", *why, "--key", "ben"), "`s`", 1),
-    ]:
-        assert said in refused(plane, "release", *words, code=code), words
-    shown = plane.json("switch", "show", "s")
-    assert (shown["engaged"], shown["pending"], len(shown["history"])) == (True, None, 1)
-    release(plane, "s", *why, "--key", "ben", code=3)
-    assert "second, different person (anna)" in refused(plane, "release", "s", "--key", "ben")
-    assert "leave --reason out" in refused(plane, "release", "s", "--reason", "y", "--key", "anna")
-    assert release(plane, "s", "--key", "anna")["signed_by"] == ["anna", "ben"]
-    assert "is not engaged" in refused(plane, "release", "s", *why, "--key", "anna", "--key", "ben")
-
-
-def test_who_proposed_may_give_another_reason(plane, policy):
-    """The new proposal takes the place of the old one, and is what the second person signs."""
-    engage(plane, *ALL, "--id", "s")
-    release(plane, "s", "--reason", "one", "--key", "anna", code=3)
-    assert release(plane, "s", "--reason", "two", "--key", "anna", code=3)["reason"] == "two"
-    assert release(plane, "s", "--key", "ben")["reason"] == "two"
-
-
-# -- looking -----------------------------------------------------------------
-
-
-def test_show_tells_everything_of_one_switch(plane, policy, gate, ghost):
-    """Scope, reason, who, when, expiry, digest, what was done to it since, and which gates hold it."""
-    gate("minimiser")
-    engage(plane, *ALL, *WAIT, "--id", "s", "--by", "anna", "--expires", "4h")
-    ghost("windower-deaf", applied={"control.switch": -1})
-    shown = plane.json("switch", "show", "s")
-    assert (shown["scope"], shown["reason"], shown["by"], shown["engaged"]) == ("everything", "test", "anna", True)
-    assert shown["expires_at"] - shown["at"] == 4 * 3_600_000
-    assert len(shown["digest"]) == 64
-    assert {each["role"]: each["holds"] for each in shown["gates"]} == {"minimiser": True, "windower": False}
-    text = plane.run("switch", "show", "s").stdout
-    assert "Held by 1 of 2 gates; not by windower-deaf (vm:1)." in text
-    write(plane, replace(policy, version=1))  # the same policy again: no switch's business
-    release(plane, "s", "--reason", "mended", "--key", "ben", code=3)
-    assert plane.json("switch", "show", "s")["pending"]["may_sign"] == ["anna"]
-    release(plane, "s", "--key", "anna", "--wait", "0", code=3)  # the deaf one has not come to it
-    after = plane.json("switch", "show", "s")
-    assert [each["what"] for each in after["history"]] == ["engaged", "proposed", "released"]
-    assert (after["engaged"], after["by"], after["reason"]) == (False, "anna", "test"), "who engaged it is still there"
-    assert "signed by anna and ben, beginning epoch 1" in plane.run("switch", "show", "s").stdout
-    assert "`s`" in refused(plane, "show", "ss")
-
-
-def test_records_that_were_ignored_are_counted_in_words(plane, policy):
-    """An unsigned release, and one signed for another engagement, change nothing and are shown."""
-    engage(plane, *ALL, "--id", "s")
-    (one,) = plane.json("switch", "list")["switches"]
-    old = _record(one)
-    unsigned = replace(old, engaged=False, releases=one["digest"], epoch=1)
-    write(plane, unsigned, approve(replace(unsigned, releases="0" * 64), "1"))
-    assert plane.json("switch", "list")["ignored"] == {"not_approved": 1, "replayed": 1}
-    text = plane.run("switch", "list").stdout
-    assert "1 x  a release without two approvers' valid signatures" in text
-    assert "1 x  a release of another engagement" in text
-    assert engaged(plane) == ["s"]
-
-
-def _record(row: dict):
-    from infra.control.records import Switch
-
-    return Switch(row["id"], row["scope"], row["value"], True, row["reason"], row["by"], row["at"], 0)
-
-
-@pytest.fixture
-def follow(plane) -> Callable[..., subprocess.Popen[str]]:
-    """Starts a command that goes on, as its user does; ended at the end."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*words: str) -> subprocess.Popen[str]:
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "tidegate", *words],
-                env=plane.env(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
-        )
-        return started[-1]
-
-    yield start
-    for child in started:
-        child.kill()
-        child.wait()
-
-
-def test_watch_gives_a_line_for_each_change_until_ctrl_c(plane, gate, follow):
-    """What there is, then a new switch, then each gate that holds it; Ctrl-C ends it without a traceback."""
-    gate("minimiser")
-    watching = follow("switch", "watch", "--json")
-    first = json.loads(watching.stdout.readline())
-    assert (first["what"], first["change"], first["role"]) == ("gate", "is", "minimiser")
-    engage(plane, *ALL, *WAIT, "--id", "s")
-    seen: set[tuple[str, str]] = set()
-    while {("switch", "new"), ("gate", "changed")} - seen:
-        line = json.loads(watching.stdout.readline())
-        seen.add((line["what"], line["change"]))
-        if line["what"] == "gate":
-            assert line["switches"] in ([], ["s"])
-    watching.send_signal(signal.SIGINT)
-    rest, errors = watching.communicate(timeout=20)
-    assert (watching.returncode, "Traceback" in errors) == (0, False), errors
