@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check bench bench-stop lock clean
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -26,6 +26,9 @@ check: $(VENV)/.dev ## Lint, types, import rules, schemas, topics
 
 bench: $(VENV)/.dev ## Speed, as ratios against something run beside it
 	python -m tests.bench
+
+bench-stop: $(VENV)/.dev ## How soon a stop is in force: 200 engagements under load, ten minutes a broker
+	python -m tests.bench stop
 
 lock: $(VENV)/.dev ## Compile the hash-locked requirements from pyproject.toml
 	sh requirements/lock.sh

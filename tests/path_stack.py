@@ -67,7 +67,7 @@ class PathStack:
 
     def up(self) -> None:
         """Start everything but the workers, create topics and tables."""
-        self.spawn("broker", *broker.command(self.home, self.ports["broker"]))
+        self.spawn("broker", *self.broker_command())
         self.start_service("registry")
         self.start_service("store")
         wait(lambda: asyncio.run(broker.answers(self.ports["broker"])), "the broker answers")
@@ -80,6 +80,10 @@ class PathStack:
         self.spawn("authority", *self.python("infra.control.authority"))
         self.store = Store(self.addresses)
 
+    def broker_command(self) -> tuple[str, ...]:
+        """Return the command of the broker: the embedded one."""
+        return broker.command(self.home, self.ports["broker"])
+
     def migrate(self) -> None:
         command = self.python("tidegate", "store", "migrate")
         subprocess.run(command, env=self.env(), check=True, capture_output=True)
@@ -89,11 +93,13 @@ class PathStack:
         module = {"registry": "infra.stack.registry", "store": "infra.stack.store_server"}[name]
         self.spawn(name, *self.python(module, "--home", str(self.home), "--port", str(self.ports[name])))
 
-    def start_worker(self, role: str, number: int = 1, *, ready: bool = True, **settings: str) -> str:
-        """Start a minimiser or windower, wait until it is healthy, and return its name."""
+    def start_worker(
+        self, role: str, number: int = 1, *, ready: bool = True, module: str = "tidegate", **settings: str
+    ) -> str:
+        """Start a minimiser or windower of a module, wait until it is healthy, and return its name."""
         name = f"{role}-{number}"
         port = self.health[name] = free_port()
-        command = self.python("tidegate", "stream", role, "--metrics-port", str(port))
+        command = self.python(module, "stream", role, "--metrics-port", str(port))
         self.spawn(name, *command, **{f"TIDEGATE_{key.upper()}": value for key, value in settings.items()})
         if ready:
             self.wait_ready(name)

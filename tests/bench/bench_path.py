@@ -39,24 +39,27 @@ TOPIC = "interactions.raw"
 def main() -> None:
     total = SESSIONS * BATCHES * EVENTS
     with tempfile.TemporaryDirectory(prefix="tidegate-bench-") as home, running(Path(home)) as stack:
-        stack.kill("authority")  # the gate stays shut until everybody is ready
-        subjects = [f"{n:032x}" for n in range(SESSIONS)]
-        stack.allow(*subjects, window_size_ms=WINDOW_MS, window_step_ms=WINDOW_MS)
         print(
             f"{total:,} events, {EVENTS} a message, {SESSIONS} sessions, {PARTITIONS} partitions, windows of {WINDOW_MS // 1000} s"
         )
-        _preload(stack, subjects)
+        preload(stack)
         rows = [
             ("Faust agent, does nothing", _child(stack, "stock") / total * 1e6, {}),
             ("fetching as here, does nothing", _child(stack, "fetch") / total * 1e6, {}),
             _bare_loop(stack, total),
         ]
-        path = _path(stack, total)
+        path = path_cpu(stack)
     _print([*rows, ("both hops and the store", sum(path.values()), path)])
 
 
-def _preload(stack: PathStack, subjects: list[str]) -> None:
-    """Fill the raw topic: pointer-heavy sessions side by side, stamped by the time of their events."""
+def preload(stack: PathStack) -> None:
+    """Fill the raw topic with pointer-heavy sessions side by side, stamped by the time of their events.
+
+    The gate stays shut until `path_cpu` opens it.
+    """
+    stack.kill("authority")
+    subjects = [f"{n:032x}" for n in range(SESSIONS)]
+    stack.allow(*subjects, window_size_ms=WINDOW_MS, window_step_ms=WINDOW_MS)
     writer = Writer(stack, EVENTS)
     bodies = [_columns(np.random.default_rng(seed)) for seed in range(64)]
     start = (time.time_ns() // 1_000_000 - 3_600_000) // 10_000 * 10_000
@@ -103,21 +106,32 @@ def _child(stack: PathStack, what: str) -> float:
     return next(float(word.split("=")[1]) for word in done.stdout.split() if "cpu_seconds=" in word)
 
 
-def _path(stack: PathStack, total: int) -> dict[str, float]:
-    """Let the workers through the preloaded topic; return CPU microseconds an event by process."""
-    names = {"minimiser": stack.start_worker("minimise"), "windower": stack.start_worker("window"), "store": "store"}
+def path_cpu(stack: PathStack, module: str = "tidegate") -> dict[str, float]:
+    """Let the workers of a module through the preloaded topic; return CPU microseconds an event by process."""
+    total = SESSIONS * BATCHES * EVENTS
+    names = {
+        "minimiser": stack.start_worker("minimise", module=module),
+        "windower": stack.start_worker("window", module=module),
+        "store": "store",
+    }
     wait(lambda: stack.metric("minimise-1", "tidegate_gate_open") == 0, "the gate is shut")
     processes = {name: psutil.Process(stack.process(part).pid) for name, part in names.items()}
     before = {name: _seconds(process) for name, process in processes.items()}
     began = time.monotonic()
     stack.spawn("authority", *stack.python("infra.control.authority"))
     # Seldom: answering /metrics is the windower's CPU time too.
-    wait(lambda: stack.metric("window-1", "tidegate_windower_events_stored_total") >= total, "all is stored", 600, 0.5)
+    wait(lambda: _stored(stack) >= total, "all is stored", 600, 0.5)
     used = {name: (_seconds(process) - before[name]) / total * 1e6 for name, process in processes.items()}
     print(f"from the gate's opening to the last slot stored: {time.monotonic() - began:.1f} s of wall time")
     stored = stack.store.query_rows("SELECT sum(stored) AS stored, count() AS rows FROM windows").dicts()[0]
     assert stored["stored"] == total, f"stored {stored['stored']} of {total}"
     return used
+
+
+def _stored(stack: PathStack) -> float:
+    for worker in ("minimise-1", "window-1"):
+        assert stack.process(worker).poll() is None, f"{worker} has ended\n{stack.tail(worker)}"
+    return stack.metric("window-1", "tidegate_windower_events_stored_total")
 
 
 def _seconds(process: psutil.Process) -> float:
