@@ -223,7 +223,7 @@ class Clocks:
     store: int | None = None
     """The store's minus this machine's."""
     trip: int = 0
-    """How long the store took to say so: by so much that may be wrong."""
+    """How long the store took to say so: by half of that it may be wrong."""
     authority: int | None = None
     """The authority's minus this machine's."""
     broker: int | None = None
@@ -232,7 +232,7 @@ class Clocks:
     @property
     def apart(self) -> int:
         """How far the store's clock may be from the one that dates the acknowledgements."""
-        return abs((self.store or 0) - (self.authority or 0) - (self.broker or 0)) + self.trip + 1
+        return abs((self.store or 0) - (self.authority or 0) - (self.broker or 0)) + self.trip // 2 + 1
 
 
 def broker_ahead(gates: Iterable[Gate]) -> int | None:
@@ -444,6 +444,6 @@ class Proof:
 
 def clock_trouble(clocks: Clocks) -> str:
     """Return why times cannot be compared; empty where they can."""
-    if clocks.store is not None and clocks.apart > MAX_SKEW_MS + clocks.trip:
+    if clocks.store is not None and clocks.apart > MAX_SKEW_MS + clocks.trip // 2:
         return f"the store's clock is {clocks.apart / 1000:.1f} s from that of the acknowledgements"
     return "" if clocks.authority is not None else "the authority's clock, since no heartbeat of it is heard"

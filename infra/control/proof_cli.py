@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from infra.addresses import Addresses
 from infra.control.cli_shared import AsJson, answer
-from infra.control.plain import columns, length
+from infra.control.plain import columns, count, length, say
+from infra.control.readable import moment
 from infra.control.records import Switch
 from infra.control.switch_scope import covers
 
@@ -31,56 +32,56 @@ def proof_command(
     from infra.control.proving import prove
 
     proof = prove(Addresses.load(), name)
-    answer(as_json, proof.document(), lambda: _show(proof))
+    answer(as_json, proof.document(), lambda: say(_lines(proof)))
     raise typer.Exit(proof.code)
 
 
-def _show(proof: Proof) -> None:
+def _lines(proof: Proof) -> Iterator[str]:
     engaged = proof.engaged
     switch = engaged.switch
-    print(f"{switch.id} stops {covers(switch)}")
+    yield f"{switch.id} stops {covers(switch)}"
     again = f", the {_ordinal(engaged.times)} time that it was" if engaged.times > 1 else ""
-    print(f"engaged   {_moment(engaged.at)}, {_who(switch)} (offset {engaged.offset}){again}")
+    yield f"engaged   {_moment(engaged.at)}, {_who(switch)} (offset {engaged.offset}){again}"
     if engaged.release is not None and engaged.released_at is not None:
         released = f"{_moment(engaged.released_at)}, {_who(engaged.release)} (offset {engaged.release_offset})"
-        print(f"released  {released}, epoch {engaged.release.epoch}")
+        yield f"released  {released}, epoch {engaged.release.epoch}"
     else:
-        print(f"released  not yet; looked at {_moment(proof.end)}")
-    for why, count in sorted(engaged.ignored.items()):
-        print(f"ignored   {count} {'record' if count == 1 else 'records'} about it: {why.replace('_', ' ')}")
-    print()
-    _show_gates(proof)
-    print(f"\nclocks: {_clocks(proof.clocks)}\n")
+        yield f"released  not yet; looked at {_moment(proof.end)}"
+    for why, number in sorted(engaged.ignored.items()):
+        yield f"ignored   {count(number, 'record')} about it: {why.replace('_', ' ')}"
+    yield from ("", *_gates(proof), "", f"clocks: {_clocks(proof.clocks)}", "")
     for number, (title, sql) in enumerate(proof.queries, 1):
-        print(f"-- {number}. {title}\n{sql};\n")
+        yield from (f"-- {number}. {title}", *f"{sql};".split("\n"), "")
     if any("{pseudonyms:" in sql for _, sql in proof.queries):
-        print("-- `pseudonyms` is filled in by whoever holds the key that makes them; it is printed nowhere.\n")
-    _show_figures(proof)
-    print(proof.sentence)
+        yield from (
+            "-- `pseudonyms` is for whoever holds the key that makes them to fill in; it is printed nowhere.",
+            "",
+        )
+    yield from _figures(proof)
+    yield proof.sentence
 
 
-def _show_gates(proof: Proof) -> None:
+def _gates(proof: Proof) -> Iterable[str]:
     if not proof.fates:
-        print("No gate could be open when it was engaged.")
-        return
+        return ["No gate could be open when it was engaged."]
     rows = [
         (
             fate.gate.name,
             fate.gate.role,
             fate.gate.host or "-",
             fate.how if fate.how != "waiting" else "NOT YET; its lease ends",
-            f"{_moment(fate.at)[11:]}",
+            _moment(fate.at, "%H:%M:%S.%f"),
             length(fate.latency_ms),
         )
         for fate in proof.fates
     ]
-    print(columns(("gate", "role", "host", "", "at", "after"), rows))
+    return columns(("gate", "role", "host", "", "at", "after"), rows)
 
 
-def _show_figures(proof: Proof) -> None:
+def _figures(proof: Proof) -> Iterator[str]:
     if proof.begin is None:
         return
-    print(f"from the last acknowledgement, {_moment(proof.begin)}, to {_moment(proof.end)}:\n")
+    yield from (f"from the last acknowledgement, {_moment(proof.begin)}, to {_moment(proof.end)}:", "")
     rows = [
         (
             f"{each.count:,}",
@@ -92,16 +93,17 @@ def _show_figures(proof: Proof) -> None:
         )
         for each in proof.figures
     ]
-    print(columns(("figure", "must be", "", "from", "in", "what"), rows))
-    print(f"\nnote: {proof.note}\n" if proof.note else "")
+    yield from (*columns(("figure", "must be", "", "from", "in", "what"), rows), "")
+    if proof.note:
+        yield from (f"note: {proof.note}", "")
 
 
 def _clocks(clocks: Clocks) -> str:
     parts = []
     if clocks.store is not None:
-        parts.append(f"the store's is {clocks.store:+,} ms from this machine's (± {clocks.trip} ms)")
+        parts.append(f"the store's is {clocks.store:+,} ms from this machine's (± {clocks.trip // 2 + 1} ms)")
     if clocks.authority is not None:
-        parts.append(f"the authority's {clocks.authority:+,} ms")
+        parts.append(f"the authority's is {clocks.authority:+,} ms from this machine's")
     else:
         parts.append("no heartbeat of the authority is heard")
     if clocks.broker is not None:
@@ -110,17 +112,14 @@ def _clocks(clocks: Clocks) -> str:
 
 
 def _who(switch: Switch) -> str:
-    who = f"by {_plain(switch.by)}" if switch.by else "by nobody named"
-    return f"{who}: {_plain(switch.reason)}" if switch.reason else who
+    who = f"by {switch.by}" if switch.by else "by nobody named"
+    return f"{who}: {switch.reason}" if switch.reason else who
 
 
-def _plain(text: str) -> str:
-    """What people wrote, without what could steer a terminal."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)
-
-
-def _moment(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
+def _moment(ms: int, form: str = "%Y-%m-%d %H:%M:%S.%f") -> str:
+    """Return UTC epoch ms to the millisecond."""
+    shown = moment(ms, form)
+    return f"{shown[:-3]} UTC" if shown[-7:-6] == "." else shown
 
 
 def _ordinal(number: int) -> str:

@@ -63,9 +63,16 @@ def _literal(value: int | str | tuple[int, ...]) -> str:
         case int():
             return str(value)
         case str():
-            return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+            return f"'{''.join(map(_escaped, value))}'"
         case _:
             return f"[{', '.join(map(str, value))}]"
+
+
+def _escaped(letter: str) -> str:
+    if letter in "\\'":
+        return f"\\{letter}"
+    # As bytes, so that what a terminal would not show as it stands can be pasted all the same.
+    return letter if letter.isprintable() else "".join(f"\\x{byte:02X}" for byte in letter.encode(errors="replace"))
 
 
 def _terms(covers: Covers) -> _Terms:
