@@ -30,7 +30,7 @@ class ProducerMetrics:
         )
         self.dropped = Counter(
             "tidegate_producer_events_dropped_total",
-            "Events that the producer dropped itself, by reason.",
+            "Events that the producer dropped itself, by reason; those that may tell of a person are one: refused.",
             ["reason"],
             registry=registry,
         )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from infra.addresses import Addresses
 from infra.control.passages import Passage
+from infra.control.reasons import OF_A_PERSON, REFUSED
 from infra.control.state import View
 from infra.progress import Progress
 from producers.batcher import Batch, Capture, Session
@@ -305,7 +306,9 @@ class Producer:
         ours, gate = self._metrics
         ours.captured.inc(max(0, captured - before_captured))
         for reason, count in dropped.items():
-            ours.dropped.labels(reason).inc(max(0, count - before_dropped[reason]))
+            # Others may read metrics, and what one producer counts may be one person's.
+            label = REFUSED if reason in OF_A_PERSON else reason
+            ours.dropped.labels(label).inc(max(0, count - before_dropped[reason]))
         ours.queue_events.set(sum(entry.session.pending for entry in self._entries()))
         gate.open.set(self._view.fresh)
         gate.heartbeat_age.set(self._gate.heartbeat_age or 0)

@@ -175,12 +175,16 @@ class GateKeeper:
             lease_ms=int(self._lease * 1000),
             applied=applied,
             open=bool(passes.sources),
-            why=passes.why,
+            why=self._tellable(passes.why),
             sources=passes.sources,
             switches=tuple(sorted(name for name, switch in state.switches.items() if switch.engaged)),
             epoch=state.epoch,
             policy_version=state.policy.version if state.policy else 0,
         )
+
+    def _tellable(self, why: str) -> str:
+        """Return why the gate is closed, without what a producer keeps to itself."""
+        return "not all has been read" if self._role == "producer" and CONSENT_TOPIC in why else why
 
     def _say(self, word: Ack) -> bool:
         """Send a word and wait for the broker to take it, or for the time to run out; return whether it has it."""

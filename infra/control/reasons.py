@@ -63,5 +63,11 @@ REASONS: tuple[str, ...] = (
 )
 """Reasons by code. Codes stay inside a process; on the wire and in tables stands the word."""
 
+OF_A_PERSON = frozenset({NO_CONSENT, NOTICE_CHANGED, PAUSED, SWITCH, SOURCE_NOT_ALLOWED})
+"""Reasons that may tell what a person said, or what was said of them: a switch may be over one subject, and a source
+may be refused because of what was allowed. They are shown of nobody alone."""
+REFUSED = "refused"
+"""All of them in one, where what is counted may be one person's."""
+
 CODES: Mapping[str, int] = MappingProxyType({reason: code for code, reason in enumerate(REASONS)})
 """Codes by reason."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.control import reasons
 from infra.errors import TidegateError
 from infra.migrations import FOLDER, Applied, load, pending
 from infra.statements import split_statements
@@ -146,3 +147,14 @@ def test_the_sql_names_codes_as_the_schema_does(file, enum, index):
     named = re.search(r"\[([^\[\]]*)\]\[" + index + r" \+ 1\]", sql)
     assert named is not None
     assert re.findall(r"'(\w+)'", named[1]) == symbols(enum)
+
+
+def test_drops_show_at_once_what_speaks_of_machines_and_rules_alone():
+    """The view's list is every reason but those that may tell of a person; what a person said is folded into one word."""
+    sql = (FOLDER / "0006_drops.sql").read_text()
+    shown = re.search(r"HAVING reason IN \(([^)]*)\)", sql)
+    folded = re.search(r"counts\.1 IN \(([^)]*)\), 'not_consented'", sql)
+    assert shown is not None
+    assert folded is not None
+    assert set(re.findall(r"'(\w+)'", shown[1])) == set(reasons.REASONS) - {reasons.PASS} - reasons.OF_A_PERSON
+    assert set(re.findall(r"'(\w+)'", folded[1])) < reasons.OF_A_PERSON
