@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
     from infra.store import Store
 
-POLICY = Path(__file__).parent / "policies" / "demo.yaml"
+APPROVERS = ("anna", "ben")
+"""Whose signatures allowing more needs here; in earnest, two people with a key each."""
 PURPOSES = ("assistant-training", "usability-research")
+SWITCH = "demo-stop"
 REFUSER = 0
 """Which simulated person consents to nothing."""
 POLL_S = 0.4
@@ -113,6 +115,8 @@ class Demo:
         told = self._stream()
         self._step("The books: every event is accounted for")
         self._books(told)
+        self._step("Prove that the stop held, from the tables and the log alone")
+        self._proof()
         self._step("Ask the tables a question")
         self.console.print(f"[dim]{QUESTION.strip()}[/dim]")
         self._show("store", "query", QUESTION)
@@ -146,14 +150,24 @@ class Demo:
                 f"cannot make {self.home} ({error.strerror}): choose another folder with --out."
             ) from error
 
+    @property
+    def _signed(self) -> list[str]:
+        return [word for name in APPROVERS for word in ("--key", name)]
+
     def _allow(self) -> None:
-        self._show("policy", "apply", str(POLICY))
+        for name in APPROVERS:
+            self._call("keys", "new", name)
+        policy = str(self.out / "policy.yaml")
+        named = [word for name in APPROVERS for word in ("--approver", name)]
+        self._show("policy", "new", policy, "--name", "demo", *named)
+        self._show("policy", "apply", policy, *self._signed)
         files = self._files()
         self.replayed = self._lines("produce", "replay", "--subjects-only", *files)
         simulated = self._lines("produce", "simulate", "--people", str(self.people), "--seed", "7", "--subjects-only")
         willing = self.replayed + simulated[:REFUSER] + simulated[REFUSER + 1 :]
         for purpose in PURPOSES:
-            self._call("consent", "grant", "--purpose", purpose, "--file", "-", given="\n".join(willing))
+            words = ("consent", "grant", "--purpose", purpose, "--file", "-", *self._signed)
+            self._call(*words, given="\n".join(willing))
         self.console.print(
             f"{len(willing)} people consented to {' and '.join(PURPOSES)}; one consented to nothing; "
             "one of the recorded will withdraw half-way."
@@ -193,18 +207,18 @@ class Demo:
         return self._summaries()
 
     def _watch(self) -> None:
-        """Live progress until the producers end; the withdrawal falls half-way."""
+        """Live progress until the producers end; a withdrawal, a stop and its release fall in between."""
         from infra.store import Store
 
         addresses = Addresses.load(self.home, environ={})
         store = Store(addresses)
-        begun, withdrawn = time.monotonic(), False
+        begun = time.monotonic()
+        due = [(0.3, self._withdraw), (0.5, self._stop), (0.7, self._release)]
         with self._live() as show:
             while any(process.poll() is None for process in self.producers):
                 elapsed = time.monotonic() - begun
-                if not withdrawn and elapsed > self.seconds / 2:
-                    withdrawn = True
-                    self._withdraw()
+                while due and elapsed > self.seconds * due[0][0]:
+                    due.pop(0)[1]()
                 show(self._progress(store, addresses.log, elapsed))
                 time.sleep(POLL_S)
             show(self._progress(store, addresses.log, time.monotonic() - begun))
@@ -212,6 +226,26 @@ class Demo:
     def _withdraw(self) -> None:
         self._call("consent", "withdraw", "--subject", self.replayed[0])
         self.console.print("One recorded person has withdrawn: from here on their events are refused, and counted.")
+
+    def _stop(self) -> None:
+        told = self._call(
+            "switch", "engage", "--scope", "everything", "--reason", "showing that it stops", "--id", SWITCH
+        )
+        self._quote(f"switch engage --scope everything --reason … --id {SWITCH}", told)
+
+    def _release(self) -> None:
+        told = self._call("switch", "release", SWITCH, "--reason", "shown", *self._signed)
+        self._quote(f"switch release {SWITCH} --reason … --key anna --key ben", told)
+
+    def _quote(self, command: str, told: str) -> None:
+        from rich.markup import escape
+
+        self.console.print(f"[dim]$ tidegate {escape(command)}[/dim]\n{escape(told.rstrip())}")
+
+    def _proof(self) -> None:
+        told = self._call("switch", "proof", SWITCH)
+        self._quote(f"switch proof {SWITCH}", told[told.index("\nfrom the last acknowledgement") :])
+        self.console.print("[dim]It prints its queries too, for anyone to run again; they are left out here.[/dim]")
 
     def _books(self, told: Mapping[str, int]) -> None:
         self.console.print("[dim]The last windows close when their time and the lateness have passed.[/dim]")
@@ -249,11 +283,12 @@ class Demo:
         for command in (
             *_activate(),
             "tidegate up --detach",
-            "tidegate policy apply infra/policies/demo.yaml",
-            "tidegate produce simulate --people 20 --seed 1 --subjects-only |"
-            " tidegate consent grant --purpose assistant-training --file -",
-            "tidegate produce simulate --people 20 --minutes 1 --seed 1",
+            "tidegate keys new anna; tidegate keys new ben",
+            "tidegate policy new policy.yaml --approver anna --approver ben",
+            "tidegate policy apply policy.yaml --key anna --key ben",
+            "tidegate produce simulate --people 20 --minutes 1 --seed 1 --consent assistant-training",
             'tidegate switch engage --scope everything --reason "trying it"',
+            "tidegate switch list",
             "tidegate books",
             "tidegate down",
         ):
@@ -270,7 +305,8 @@ class Demo:
     def _env(self) -> dict[str, str]:
         # The demo is about its own stack, whatever production the shell points at.
         kept = {k: v for k, v in os.environ.items() if not k.startswith("TIDEGATE_")}
-        return {**kept, "TIDEGATE_HOME": str(self.home.absolute())}
+        keys = {"TIDEGATE_KEYS": str((self.out / "keys").absolute())}
+        return {**kept, **keys, "TIDEGATE_HOME": str(self.home.absolute())}
 
     def _show(self, *words: str) -> None:
         """Run a command with its own output on the screen."""
