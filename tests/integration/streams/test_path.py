@@ -98,7 +98,7 @@ def test_death_between_insert_and_ledger(path, writer, workers):
     path.kill("window-1")
     path.start_worker("window", fault="after_insert")
     events = write(writer, "fault", 1.0)
-    assert path.process("window-1").wait(40) == FAULT_EXIT
+    assert path.process("window-1").wait(120) == FAULT_EXIT
     path.start_worker("window")
     expect(path, "fault", events)
 
