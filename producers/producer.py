@@ -219,6 +219,7 @@ class Producer:
         self.wake()
         self._thread.join(max(0.1, deadline - time.monotonic()))
         self._publisher.close(max(0.5, deadline - time.monotonic()))
+        self._passage.leave()
         self._gate.close()
         self._publish_metrics()
         self._closed = self.report()

@@ -155,15 +155,15 @@ class GateKeeper:
                 elif not self._say(word):
                     self._closing.wait(_RETRY)
         finally:
-            self._say(replace(self._word(), lease_ms=0, open=False, why="it has ended", sources=()))
+            # While something may still arrive it has not left: its lease runs out instead.
+            if not self._passages.open:
+                self._say(replace(self._word(), lease_ms=0, open=False, why="it has ended", sources=()))
 
     def _word(self) -> Ack:
         view, settled = self._passages.settled()
         state = view.state
-        topics = (POLICY_TOPIC, SWITCH_TOPIC) if self._role == "producer" else TOPICS[state.mode]
+        topics = (POLICY_TOPIC, SWITCH_TOPIC) if self._role == "producer" else (*TOPICS[state.mode], CONSENT_TOPIC)
         applied = {topic: settled.get(topic, -1) for topic in topics}
-        if state.mode == "standing":
-            applied[CONSENT_TOPIC] = state.consent_reached
         passes = openness(view, wall_ms())
         return Ack(
             gate=self.gate,

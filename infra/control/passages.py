@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from infra.control.state import View
+from infra.control.records import CONSENT_TOPIC
+from infra.control.state import ControlState, View
 
 
 class Passage:
@@ -35,6 +36,13 @@ class Passage:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.leave()
+
+
+def _reached(state: ControlState) -> Mapping[str, int]:
+    """Return the offsets gone by; what a gate of pseudonyms knows of consents is what was translated for it."""
+    if state.mode != "standing":
+        return state.applied
+    return {**state.applied, CONSENT_TOPIC: state.consent_reached}
 
 
 class Passages:
@@ -64,10 +72,15 @@ class Passages:
         with self._lock:
             latest = self._view()
             views = [latest, *self._under_way.values()]
-        topics = latest.state.applied
+        reached = [_reached(each.state) for each in views]
         if any(each.state.log != latest.state.log for each in views):
-            return latest, dict.fromkeys(topics, -1)
-        return latest, {topic: min(each.state.applied.get(topic, -1) for each in views) for topic in topics}
+            return latest, dict.fromkeys(reached[0], -1)
+        return latest, {topic: min(each.get(topic, -1) for each in reached) for topic in reached[0]}
+
+    @property
+    def open(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._under_way)
 
     def wait(self, timeout: float) -> None:
         """Wait until something has left, or `nudge`, since the last wait; at most `timeout` seconds."""

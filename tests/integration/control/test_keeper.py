@@ -91,6 +91,16 @@ def test_a_gate_that_ends_says_that_it_has_left(keeper, words):
     assert {word.gate for word in words()} == {gate.gate}
 
 
+def test_a_gate_that_ends_with_something_under_way_does_not_say_that_it_has_left(keeper, words):
+    """What it judged may still arrive: whoever waits goes by its lease."""
+    gate = keeper()
+    gate.enter()
+    gate.close()
+    keeper().close()
+    wait_until(lambda: words()[-1].lease_ms == 0, 5, "the second has left")
+    assert all(word.lease_ms for word in words() if word.gate == gate.gate)
+
+
 def test_a_producer_says_nothing_of_consents_nor_of_its_machine(plane, keeper, words):
     """Another's withdrawal, or one's own, makes a producer say nothing: a word then would tell whose it was."""
     own = "a" * 32

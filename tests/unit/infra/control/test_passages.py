@@ -132,3 +132,18 @@ def test_no_passage_slips_in_under_a_view_that_was_settled(gate):
         thread.join()
     assert not seen
     assert passages.settled()[1] == {"control.switch": 299}
+
+
+def test_consents_count_as_far_as_the_view_of_a_passage_was_translated():
+    """A gate of pseudonyms that still stores by an earlier translation has not gone by the later withdrawal."""
+    views = [
+        View(ControlState("1", mode="standing", applied={"control.standing": n}, consent_reached=n), True)
+        for n in (3, 7)
+    ]
+    now = [views[0]]
+    passages = Passages(lambda: now[0])
+    passage = passages.enter()
+    now[0] = views[1]
+    assert passages.settled()[1] == {"control.standing": 3, "control.consent": 3}
+    passage.leave()
+    assert passages.settled()[1] == {"control.standing": 7, "control.consent": 7}
