@@ -136,7 +136,7 @@ class AckWatch:
     def close(self) -> None:
         """Stop reading."""
         self._closing.set()
-        self._thread.join(timeout=0.3)  # it ends by itself; a broker that is away must not hold up who asked
+        self._thread.join(timeout=0.1)  # it ends by itself; a broker that is away must not hold up who asked
 
     def _on_error(self, error: KafkaError) -> None:
         self.trouble = f"broker: {error.name().strip('_').lower()}"

@@ -81,7 +81,9 @@ def headline(what: str, found: Answers) -> str:
     slowest = "" if found.slowest_ms is None else f" in {length(found.slowest_ms)}"
     if found.complete:
         return f"{what}: {found.done}/{total} gates{slowest or ', as they were'}"
-    return f"not {what} everywhere yet: {found.done}/{total} gates{slowest}; {len(found.missing)} not answered"
+    waited = length(found.now_ms - found.asked.since)
+    missing = len(found.missing)
+    return f"not {what} everywhere yet: {found.done}/{total} gates{slowest}; {missing} not answered after {waited}"
 
 
 def details(found: Answers, knows: Knows) -> Iterator[str]:

@@ -14,7 +14,7 @@ from infra.control.reader import ControlReader
 from infra.control.state import View
 from infra.errors import TidegateError
 
-ANSWER_SECONDS = 1.4
+ANSWER_SECONDS = 1.2
 """How long a broker may take to answer anything at all before it is said to be silent: 2 s with the start of Python."""
 READ_SECONDS = 10.0
 """How long the control topics may then take to be read to their end: a machine under load takes its time."""

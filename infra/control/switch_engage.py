@@ -24,7 +24,7 @@ from infra.control.switch_scope import check_value, covers, needs_state, parse_s
 from infra.control.writer import ControlWriter, Written
 from infra.errors import TidegateError
 
-HEAR_SECONDS = 0.8
+HEAR_SECONDS = 0.6
 """How long to wait for a first word of the broker before writing all the same."""
 CHECK_SECONDS = 1.5
 """How long the control topics may take to be read before the stop is no longer held up for names."""
@@ -88,7 +88,7 @@ def switch_engage(
         if not as_json:
             say([_first_line(order)])
         found = wait_for_gates(watch, order.offset, wait, order.written, lambda: reader.authority_ms)
-        answer(as_json, _document(order, found), lambda: _tell(order, found, wait))
+        answer(as_json, _document(order, found), lambda: say(_lines(order, found)))
     raise typer.Exit(0 if found.complete else 3)
 
 
@@ -202,15 +202,11 @@ def _document(order: _Order, found: Answers) -> dict[str, Any]:
     }
 
 
-def _tell(order: _Order, found: Answers, wait: float) -> None:
-    say(_lines(order, found, wait))
-
-
-def _lines(order: _Order, found: Answers, wait: float) -> Iterator[str]:
+def _lines(order: _Order, found: Answers) -> Iterator[str]:
     one = order.switch
     if order.note:
         yield order.note
-    yield headline("stopped", found) + (f" after {wait:g} s" if found.missing else "")
+    yield headline("stopped", found)
 
     def knows(ack: Ack) -> bool:
         return one.id in ack.switches

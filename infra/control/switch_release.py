@@ -73,7 +73,7 @@ def switch_release(
         if not as_json:
             say([_first_line(signed, state)])
         found = wait_for_gates(watch, written.offset, wait, written, lambda: reader.authority_ms)
-        answer(as_json, _release_json(signed, state, found, written.offset), lambda: _tell(signed, state, found))
+        answer(as_json, _release_json(signed, state, found, written.offset), lambda: say(_lines(signed, state, found)))
     raise typer.Exit(0 if found.complete else 3)
 
 
@@ -205,10 +205,6 @@ def _release_json(signed: _Signed, state: ControlState, found: Answers, offset: 
         "still_engaged": [each.id for each in _still(state)],
         **answers_json(found),
     }
-
-
-def _tell(signed: _Signed, state: ControlState, found: Answers) -> None:
-    say(_lines(signed, state, found))
 
 
 def _lines(signed: _Signed, state: ControlState, found: Answers) -> Iterator[str]:

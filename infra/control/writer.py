@@ -14,7 +14,7 @@ from infra.addresses import Addresses
 from infra.control.records import Record, encode, key_of, topic_of
 from infra.errors import TidegateError
 
-ANSWER_SECONDS = 1.5
+ANSWER_SECONDS = 1.2
 """How long a broker may take to answer anything at all, before it is said to be silent."""
 TAKE_SECONDS = 5.0
 """How long one that does answer may then take for a record: a machine under load takes its time."""
@@ -41,7 +41,7 @@ class ControlWriter:
 
     def __init__(self, addresses: Addresses, timeout: float = ANSWER_SECONDS) -> None:
         self._address = addresses.need("kafka")
-        self._timeout = timeout
+        self._timeout, self._made = timeout, time.monotonic()
         self._topics: frozenset[str] = frozenset()
         self._producer = Producer(
             {
@@ -99,7 +99,7 @@ class ControlWriter:
         try:
             self._topics = frozenset(self._producer.list_topics(timeout=self._timeout).topics)
         except KafkaException:
-            raise self._silent(self._timeout) from None
+            raise self._silent() from None
         missing = sorted(set(missing) - self._topics)
         if missing:
             raise TidegateError(
@@ -117,7 +117,7 @@ class ControlWriter:
             except BufferError:
                 # Not enqueued: the queue is full until the broker has taken some.
                 if time.monotonic() > deadline:
-                    raise self._silent(TAKE_SECONDS) from None
+                    raise self._silent() from None
                 self._producer.poll(0.05)
             else:
                 return
@@ -129,9 +129,9 @@ class ControlWriter:
             "It may have it all the same if it answered too late. Try again; if it goes on, look at the broker's log."
         )
 
-    def _silent(self, seconds: float) -> TidegateError:
+    def _silent(self) -> TidegateError:
         return TidegateError(
-            f"the broker at {self._address} did not answer within {seconds:g} s. "
+            f"the broker at {self._address} did not answer within {time.monotonic() - self._made:.1f} s. "
             "See whether it runs with `tidegate status`; TIDEGATE_KAFKA or --home names another."
         )
 

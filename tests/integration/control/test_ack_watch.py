@@ -23,7 +23,7 @@ def word(gate: str, at: int, lease_ms: int = 10_000) -> Ack:
 
 def fill(plane: Plane, *words: Ack) -> None:
     """Write words with their own dates, as a broker that dates records would have."""
-    producer = Producer({"bootstrap.servers": plane.address})
+    producer = Producer({"bootstrap.servers": plane.address, "log_level": 0})
     for each in words:
         producer.produce(ACK_TOPIC, key=each.gate, value=encode(each), timestamp=each.at)
         producer.poll(0)
@@ -70,7 +70,7 @@ def test_a_watch_made_before_the_record_misses_no_acknowledgement(plane, gate):
 
 def test_what_cannot_be_read_is_no_word(plane):
     """Garbage on control.ack names no gate, and hides none."""
-    producer = Producer({"bootstrap.servers": plane.address})
+    producer = Producer({"bootstrap.servers": plane.address, "log_level": 0})
     producer.produce(ACK_TOPIC, key="x", value=b"garbage")
     producer.produce(ACK_TOPIC, key="x", value=None)
     assert producer.flush(30) == 0

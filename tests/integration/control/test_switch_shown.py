@@ -59,7 +59,7 @@ def _record(row: dict) -> Switch:
 
 def test_what_somebody_wrote_into_a_record_does_not_steer_the_terminal(plane):
     """A name and a reason that hold escape sequences and lines are shown harmless, and quoted to be pasted."""
-    stock = Producer({"bootstrap.servers": plane.address})
+    stock = Producer({"bootstrap.servers": plane.address, "log_level": 0})
     forged = {"scope": "everything", "reason": "\x1b[2J\nstopped: 8/8 gates", "by": "\x1b]0;x\x07"}
     stock.produce("control.switch", key="a b\x1b[1m", value=json.dumps(forged))
     stock.flush(10)

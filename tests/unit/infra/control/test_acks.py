@@ -66,12 +66,22 @@ def test_a_gate_is_known_from_its_word_until_its_lease_runs_out_or_it_leaves():
 def test_the_last_word_of_each_gate_counts():
     """Words of several gates interleave; each gate is told by what it said itself."""
     found = gates([said("minimiser-1"), said("windower-1"), said("minimiser-1", 5, NOW + 1)])
-    assert [(gate.name, gate.last.ack.applied[SWITCH_TOPIC]) for gate in found] == [("minimiser-1", 5), ("windower-1", 4)]
+    assert [(gate.name, gate.last.ack.applied[SWITCH_TOPIC]) for gate in found] == [
+        ("minimiser-1", 5),
+        ("windower-1", 4),
+    ]
 
 
 def test_who_has_applied_an_offset_and_when():
     """The first word that reaches the offset tells when; one of another log, with offsets of its own, does not."""
-    (gate,) = gates([said(applied=9, log="0"), said(applied=4, at=NOW + 1), said(applied=6, at=NOW + 2), said(applied=7, at=NOW + 3)])
+    (gate,) = gates(
+        [
+            said(applied=9, log="0"),
+            said(applied=4, at=NOW + 1),
+            said(applied=6, at=NOW + 2),
+            said(applied=7, at=NOW + 3),
+        ]
+    )
     assert gate.applied(SWITCH_TOPIC, 5, "1").at == NOW + 2
     assert gate.applied(SWITCH_TOPIC, 8, "1") is None
     assert gate.applied("control.policy", 0, "1") is None
@@ -108,6 +118,13 @@ def test_a_gate_that_joins_after_the_record_is_waited_for_once_it_is_heard():
     joined = said("sampler-1", -1, NOW + 3)
     assert how(answered(joined)) == {"sampler-1": "missing"}
     assert answered(joined, said("sampler-1", 5, NOW + 9)).complete
+
+
+def test_a_gate_that_speaks_again_after_its_lease_ran_out_is_waited_for():
+    """A machine that was asleep: closed when the record was written, and not any more."""
+    woken = [said(at=NOW - LEASE - GRACE), said(at=NOW + 5)]
+    assert how(answered(*woken)) == {"minimiser-1": "missing"}
+    assert answered(*woken, said(at=NOW + 9, applied=5)).complete
 
 
 def test_a_gate_of_another_log_counts_while_it_says_that_it_is_open():
