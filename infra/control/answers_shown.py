@@ -80,7 +80,7 @@ def headline(what: str, found: Answers) -> str:
         return f"{what}: no gate has announced itself, so none is open"
     slowest = "" if found.slowest_ms is None else f" in {length(found.slowest_ms)}"
     if found.complete:
-        return f"{what}: {found.done}/{total} gates{slowest or ', as they were'}"
+        return f"{what}: {found.done}/{total} gates{slowest or ' go by it'}"
     waited = length(found.now_ms - found.asked.since)
     missing = len(found.missing)
     return f"not {what} everywhere yet: {found.done}/{total} gates{slowest}; {missing} not answered after {waited}"
