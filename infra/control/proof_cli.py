@@ -79,7 +79,7 @@ def _gates(proof: Proof) -> Iterable[str]:
 
 
 def _figures(proof: Proof) -> Iterator[str]:
-    if proof.begin is None:
+    if proof.begin is None or not proof.figures:
         return
     yield from (f"from the last acknowledgement, {_moment(proof.begin)}, to {_moment(proof.end)}:", "")
     rows = [
