@@ -151,7 +151,7 @@ def test_a_purpose_gets_its_own_kinds_and_fields_only(planted, window_row, takin
     assert full[0]["application"] == ["browser"] * 4
 
 
-@pytest.mark.parametrize("scope", [("everything", ""), ("purpose", TRAINING), ("team", "blue")])
+@pytest.mark.parametrize("scope", [("everything", ""), ("purpose", TRAINING)])
 def test_a_switch_over_the_whole_sample_refuses_it(planted, window_row, taking, tmp_path, scope):
     """A switch that covers the purpose gives a refusal that names it, and nothing on the disk."""
     people = plant(planted, window_row)
