@@ -97,7 +97,8 @@ class Producer:
         if self._spool.damage.bytes:
             damage = self._spool.damage
             _log.warning("spool was damaged", extra={"bytes": damage.bytes, "batches": damage.records})
-        self._gate = gate if gate is not None else _gate_keeper(addresses, subjects)
+        self._woken = threading.Event()
+        self._gate = gate if gate is not None else _gate_keeper(addresses, subjects, self.wake)
         self._publisher = Publisher(
             kafka, partial(_schema_id, registry), schema.fingerprint,
             self._spool, settings, metrics[0] if metrics is not None else None,
@@ -111,7 +112,6 @@ class Producer:
         # What was captured under a view is over when the next look has renewed every permit.
         self._passage = self._gate.enter()
         self._view = self._passage.view
-        self._woken = threading.Event()
         self._stopping = self._hurried = False
         self._closed: Report | None = None
         self._thread = threading.Thread(target=self._run, name="tidegate-producer", daemon=True)
@@ -318,7 +318,7 @@ class Producer:
         self._published = captured, dropped
 
 
-def _gate_keeper(addresses: Addresses, subjects: Iterable[str] | None) -> Gate:
+def _gate_keeper(addresses: Addresses, subjects: Iterable[str] | None, wake: Callable[[], None]) -> Gate:
     from infra.control.keeper import GateKeeper
 
     only = None if subjects is None else frozenset(subjects)
@@ -328,7 +328,10 @@ def _gate_keeper(addresses: Addresses, subjects: Iterable[str] | None) -> Gate:
 
         teams = own_team(only)
     # A producer outlives the embedded broker: it follows it into its next life.
-    return GateKeeper(addresses, "producer", "consent", subjects=only, adopt_log=True, teams=teams)
+    keeper = GateKeeper(addresses, "producer", "consent", subjects=only, adopt_log=True, teams=teams)
+    # A stop does not wait for the next tick.
+    keeper.on_change(lambda _state, _entries: wake())
+    return keeper
 
 
 def _schema_id(registry: str) -> int:

@@ -36,7 +36,8 @@ class ProducerSettings:
     when_full: Literal["drop", "wait"] = "drop"
     """`drop` refuses the newest and counts it; `wait` holds the source back, which suits recordings, never people."""
     gate_tick_s: float = 0.05
-    """How often the gate is looked at: the part a producer adds to the time a stop takes."""
+    """How often the gate is looked at when nothing is heard: the part a producer adds to the time after which
+    silence closes it. What is heard on a control topic is looked at at once."""
     gate_valid_s: float = 1.0
     """A look at the gate counts for this long. A producer whose own thread is stuck stops capturing by then."""
 

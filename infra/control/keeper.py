@@ -25,6 +25,7 @@ from typing import Literal
 from confluent_kafka import KafkaError, Producer
 
 from infra.addresses import Addresses
+from infra.control.freshness import MAX_AGE
 from infra.control.openness import openness
 from infra.control.passages import Passage, Passages
 from infra.control.reader import ControlReader, OnChange, wall_ms
@@ -39,7 +40,7 @@ many: 1,600 of them, renewing every 40 s, write some 0.7 GB a day."""
 _RENEW = 1 / 3
 """Of its lease, after which a gate renews its word."""
 _LOOK = 0.1
-"""Seconds until a change that nobody announces, such as going stale, is told."""
+"""Seconds until a change that nobody announces, such as a policy that runs out, is told."""
 _RETRY = 0.25
 """Seconds until a word that the broker did not take is said again."""
 _TIMEOUT_MS = 2_000
@@ -151,13 +152,19 @@ class GateKeeper:
             while not self._closing.is_set():
                 word = self._word()
                 if time.monotonic() < self._renew_at and not _differs(word, self._last):
-                    self._passages.wait(_LOOK)
+                    self._passages.wait(self._look_in())
                 elif not self._say(word):
                     self._closing.wait(_RETRY)
         finally:
             # While something may still arrive it has not left: its lease runs out instead.
             if not self._passages.open:
                 self._say(replace(self._word(), lease_ms=0, open=False, why="it has ended", sources=()))
+
+    def _look_in(self) -> float:
+        """Seconds until the next look: when the last heartbeat has grown too old, if that is sooner."""
+        age = self.reader.heartbeat_age
+        left = _LOOK if age is None else MAX_AGE - age
+        return left if 0 < left < _LOOK else _LOOK
 
     def _word(self) -> Ack:
         view, settled = self._passages.settled()

@@ -27,8 +27,8 @@ from tests.path_stack import PARTITIONS, PURPOSE, PathStack, Writer, wait
 
 PRODUCERS = 2
 RATE = 10_000  # events a second, each
-WINDOW_MS, LATENESS_MS = 500, 500  # eight INSERTs of rows a second, twice as many of receipts
-FLUSH_SECONDS = 0.2
+WINDOW_MS, LATENESS_MS = 500, 500  # eight INSERTs of rows a second, beside those of receipts and ledger
+FLUSH_SECONDS = 0.4
 SCOPES = (("everything", ""), ("source", "pointer"), ("purpose", PURPOSE))
 GATES = PRODUCERS + 2
 AFTERWARDS_SECONDS = 1.0  # how long rows are looked out for when the last gate has acknowledged

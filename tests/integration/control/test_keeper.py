@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -12,6 +13,8 @@ from infra.control.keeper import LEASE_SECONDS, GateKeeper
 from infra.control.reader import wall_ms
 from infra.control.records import ACK_TOPIC, Ack, Consent, Switch, decode
 from infra.control.writer import ControlWriter
+from producers.producer import Producer
+from producers.settings import ProducerSettings
 from tests.support import wait_until
 
 SWITCH = Switch("s", "everything", "", True, "test", "test", 0, 0)
@@ -114,6 +117,18 @@ def test_a_producer_says_nothing_of_consents_nor_of_its_machine(plane, keeper, w
     assert {word.host for word in said} == {""}
     assert {topic for word in said for topic in word.applied} == {"control.policy", "control.switch"}
     assert len({(word.applied["control.switch"], word.open) for word in said}) <= 2
+
+
+def test_a_producer_does_not_wait_for_its_tick(plane, words):
+    """A switch wakes a producer: with a minute between its looks at the gate, it is acknowledged all the same."""
+    addresses = replace(plane.addresses(), registry="http://127.0.0.1:9")
+    producer = Producer(addresses, ProducerSettings(gate_tick_s=60))
+    try:
+        with ControlWriter(plane.addresses()) as writer:
+            (offset,) = writer.write(SWITCH)
+        wait_until(lambda: any(word.applied["control.switch"] >= offset for word in words()), 15, "it is acknowledged")
+    finally:
+        producer.close()
 
 
 def test_the_lease_is_renewed_and_runs_out(keeper, monkeypatch):
