@@ -163,8 +163,10 @@ def _lag(pulse: Pulse, state: ControlState, topic: str, read_to_end: Set[str]) -
         for source, translated in ((CONSENT_TOPIC, state.consent_reached), (SWITCH_TOPIC, state.switch_reached)):
             if source not in pulse.named:
                 return f"the authority does not say how far {source} reaches"
-            if translated < pulse.named[source]:
-                return f"{STANDING_TOPIC} translates {source} up to offset {translated} of {pulse.named[source]}"
+            # What this gate has read itself counts before the authority names it: it is about to acknowledge it.
+            known = max(pulse.named[source], state.applied.get(source, -1))
+            if translated < known:
+                return f"{STANDING_TOPIC} translates {source} up to offset {translated} of {known}"
     return ""
 
 

@@ -225,6 +225,14 @@ def test_a_gate_of_pseudonyms_waits_for_the_translation(make, consents, switches
     assert world.why() == why
 
 
+def test_a_gate_of_pseudonyms_is_closed_from_reading_a_switch_until_it_is_translated(make):
+    """It acknowledges what it has read; were it open meanwhile, a subject's switch would not hold there yet."""
+    state = make.state(Standing("", (), (), 3, 5), mode="standing")
+    world = World(replace(state, applied={**state.applied, "control.switch": 6}))
+    world.beat([1, 2], applied={**NOTHING_THERE, "control.consent": 3, "control.switch": 5, "control.standing": 0})
+    assert world.why() == "control.standing translates control.switch up to offset 5 of 6"
+
+
 def test_a_gate_of_pseudonyms_does_not_take_silence_about_consents_for_emptiness(make):
     """It is closed while nobody says how far control.consent reaches, although it does not read it."""
     world = World(make.state(Standing("", (), (), 3, 5), mode="standing"))
