@@ -28,8 +28,8 @@ _NAMES = """
 
     policy policy_version notice epoch sequence switch_id reason reasons
 
-    days count events batches blocks rows windows kept dropped late refused stored bytes size limit depth attempt attempts
-    restarts seconds milliseconds age_seconds lag_seconds wait_seconds interval_seconds deadline_seconds take
+    count events batches blocks rows windows kept dropped late refused stored bytes size limit depth attempt attempts
+    days restarts seconds milliseconds age_seconds lag_seconds wait_seconds interval_seconds deadline_seconds take
     retry_num wait_for waited_so_far
 
     address url port path file command exit_code signal state status method outcome error error_type at

@@ -29,7 +29,7 @@ def let_consent(
     """
     if not purposes:
         return {}
-    from infra.control.consent_write import grant_own
+    from infra.control.commands.consent_write import grant_own
 
     granted = grant_own(addresses, keys, purposes)
     if not quiet:

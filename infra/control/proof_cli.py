@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infra.addresses import Addresses
-from infra.control.cli_shared import AsJson, answer
-from infra.control.plain import columns, count, length, say
+from infra.control.commands.cli_shared import AsJson, answer
+from infra.control.commands.plain import columns, count, length, say
+from infra.control.commands.switch_scope import covers
 from infra.control.readable import moment
 from infra.control.records import Switch
-from infra.control.switch_scope import covers
 
 if TYPE_CHECKING:
     from infra.control.proof import Clocks, Proof

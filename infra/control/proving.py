@@ -11,7 +11,7 @@ from pathlib import Path
 from infra.addresses import Addresses
 from infra.control import proof_sql
 from infra.control.acks import LONGEST_LEASE_MS
-from infra.control.cli_shared import HEARTBEAT_SECONDS
+from infra.control.commands.cli_shared import HEARTBEAT_SECONDS
 from infra.control.identity import load_key
 from infra.control.proof import (
     STARTING_MS,

@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from tests import kafka_stack, path_stack
-from tests.bench.stopping import GATES, PRODUCERS, RATE, Death, Stop
+from tests.bench.stopping import GATES, PRODUCERS, RATE, Death, Shares, Stop
 from tests.bench.stopping import Path as RunningPath
 
 ENGAGEMENTS = int(os.environ.get("BENCH_ENGAGEMENTS", "200"))
@@ -58,12 +58,13 @@ def _measure(stack: path_stack.PathStack) -> bool:
         print(f"{GATES} gates; {PRODUCERS} producers at {RATE:,} events a second each, {rate:,.0f} stored a second")
         stops: list[Stop] = []
         trips: list[float] = []
-        began = time.monotonic()
+        began, shares = time.monotonic(), Shares()
         for number in range(ENGAGEMENTS):
             trips.append(path.trip.measure())
             stops.append(path.stop(number))
             if number % 10 == 9:
                 _progress(stops, time.monotonic() - began)
+        print(f"meanwhile {shares}")
         deaths: list[Death] = []
         for _ in range(DEATHS):
             deaths.append(path.death())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.control import consent_cli
+from infra.control.commands import consent_cli
 from infra.control.identity import load_key, subject_of
 from infra.control.keeper import GateKeeper
 from infra.control.reader import ControlReader, wall_ms

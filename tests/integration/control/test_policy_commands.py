@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from infra.control import policy_apply, policy_cli
+from infra.control.commands import policy_apply, policy_cli
 from infra.control.identity import subject_of
 from infra.control.policy_file import load_policy
 from infra.control.reader import wall_ms

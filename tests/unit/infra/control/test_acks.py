@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from infra.control.answers_shown import details, headline
+from infra.control.commands.answers_shown import details, headline
 from infra.control.records import SWITCH_TOPIC, Ack
 from infra.control.roll import Answers, Asked, Word, answers, gates, latency_ms
 from infra.control.writer import Written

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 import yaml
 
-from infra.control import policy_new
+from infra.control.commands import policy_new
 from infra.control.policy_file import load_policy
 from infra.control.policy_warnings import foresight
 from infra.errors import TidegateError

@@ -11,8 +11,8 @@ import typer
 
 from infra.addresses import Addresses
 from infra.control import keyring
-from infra.control.cli_shared import READ_SECONDS, AsJson, answer
-from infra.control.policy_new import KEY_DAYS, approver_line
+from infra.control.commands.cli_shared import READ_SECONDS, AsJson, answer
+from infra.control.commands.policy_new import KEY_DAYS, approver_line
 from infra.control.policy_warnings import in_days, pressing
 from infra.control.readable import moment, printable
 from infra.control.reader import ControlReader, wall_ms

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from infra.addresses import Addresses
 from infra.control.acks import AckWatch
-from infra.control.cli_shared import HEARTBEAT_SECONDS, AsJson, read_through
-from infra.control.gates_cli import READ_SECONDS, draw_gates, gate_rows, known_gates, trouble
-from infra.control.live import Rows, follow
-from infra.control.plain import columns
+from infra.control.commands.cli_shared import HEARTBEAT_SECONDS, AsJson, read_through
+from infra.control.commands.gates_cli import READ_SECONDS, draw_gates, gate_rows, known_gates, trouble
+from infra.control.commands.live import Rows, follow
+from infra.control.commands.plain import columns
+from infra.control.commands.switch_release import waiting_release
+from infra.control.commands.switch_scope import covers
+from infra.control.commands.switch_show import condition, holds, proposal, switch_json
 from infra.control.reader import ControlReader
 from infra.control.roll import Gate
 from infra.control.state import ControlState
-from infra.control.switch_release import waiting_release
-from infra.control.switch_scope import covers
-from infra.control.switch_show import condition, holds, proposal, switch_json
 
 
 def switch_watch(as_json: AsJson = False) -> None:

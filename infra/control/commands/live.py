@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from infra.control.plain import say
+from infra.control.commands.plain import say
 from infra.control.readable import printable
 from infra.control.reader import wall_ms
 

@@ -10,8 +10,8 @@ import typer
 from infra.addresses import Addresses
 from infra.control import signing
 from infra.control.acks import AckWatch
-from infra.control.answers_shown import gate_json, where
-from infra.control.cli_shared import (
+from infra.control.commands.answers_shown import gate_json, where
+from infra.control.commands.cli_shared import (
     HEARTBEAT_SECONDS,
     AsJson,
     answer,
@@ -19,7 +19,9 @@ from infra.control.cli_shared import (
     read_through,
     show_freshness,
 )
-from infra.control.plain import columns, count, length, listed, say
+from infra.control.commands.plain import columns, count, length, listed, say
+from infra.control.commands.switch_release import how_to_sign, waiting_release, who_signed
+from infra.control.commands.switch_scope import covers
 from infra.control.readable import printable
 from infra.control.reader import wall_ms
 from infra.control.records import SWITCH_TOPIC, Switch
@@ -27,8 +29,6 @@ from infra.control.roll import Gate
 from infra.control.state import ControlState, View
 from infra.control.suggest import unknown
 from infra.control.switch_history import Event, Recorder, history
-from infra.control.switch_release import how_to_sign, waiting_release, who_signed
-from infra.control.switch_scope import covers
 from infra.errors import TidegateError
 
 READ_SECONDS = 3.0

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from infra.control.commands.switch_engage import switch_engage
+from infra.control.commands.switch_release import switch_release
+from infra.control.commands.switch_show import switch_list, switch_show
+from infra.control.commands.switch_watch import switch_watch
 from infra.control.proof_cli import proof_command
-from infra.control.switch_engage import switch_engage
-from infra.control.switch_release import switch_release
-from infra.control.switch_show import switch_list, switch_show
-from infra.control.switch_watch import switch_watch
 
 switch = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Kill switches: stopping is instant and needs a reason."

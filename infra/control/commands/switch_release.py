@@ -11,18 +11,18 @@ import typer
 from infra.addresses import Addresses
 from infra.control import keyring, signing
 from infra.control.acks import AckWatch
-from infra.control.answers_shown import answers_json, details, headline
 from infra.control.approval import Approval, approvers_for, endorse
-from infra.control.cli_shared import AsJson, By, Keys, answer, moment, read_through
-from infra.control.plain import count, listed, say, word
+from infra.control.commands.answers_shown import answers_json, details, headline
+from infra.control.commands.cli_shared import AsJson, By, Keys, answer, moment, read_through
+from infra.control.commands.plain import count, listed, say, word
+from infra.control.commands.switch_engage import Wait, need_reason, wait_for_gates
+from infra.control.commands.switch_scope import covers
 from infra.control.readable import printable
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import SWITCH_TOPIC, Ack, Switch
 from infra.control.roll import Answers
 from infra.control.state import ControlState
 from infra.control.suggest import unknown
-from infra.control.switch_engage import Wait, need_reason, wait_for_gates
-from infra.control.switch_scope import covers
 from infra.control.writer import ControlWriter
 from infra.errors import TidegateError
 

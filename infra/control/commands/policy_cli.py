@@ -11,11 +11,18 @@ import typer
 
 from infra.addresses import Addresses
 from infra.control import keyring
-from infra.control.cli_shared import AsJson, By, Keys, answer, read_control, show_freshness
-from infra.control.plain import whoami
-from infra.control.policy_apply import apply_policy
-from infra.control.policy_plan import ignored, may_sign, plan, proposal, waiting_document
-from infra.control.policy_shown import show_ignored, show_in_force, show_outcome, show_plan, show_policy, show_waiting
+from infra.control.commands.cli_shared import AsJson, By, Keys, answer, read_control, show_freshness
+from infra.control.commands.plain import whoami
+from infra.control.commands.policy_apply import apply_policy
+from infra.control.commands.policy_plan import ignored, may_sign, plan, proposal, waiting_document
+from infra.control.commands.policy_shown import (
+    show_ignored,
+    show_in_force,
+    show_outcome,
+    show_plan,
+    show_policy,
+    show_waiting,
+)
 from infra.control.policy_warnings import days_left, foresight
 from infra.control.reader import wall_ms
 from infra.control.records import Policy
@@ -47,7 +54,7 @@ def policy_new(
     as_json: AsJson = False,
 ) -> None:
     """Write a policy to begin with, with comments, and its notice beside it. Overwrites nothing, needs no stack."""
-    from infra.control import policy_new
+    from infra.control.commands import policy_new
 
     written = policy_new.write(file, name, approver, datetime.now(UTC).date())
     missing = max(0, APPROVALS - len(approver))

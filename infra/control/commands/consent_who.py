@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from infra.control import keyring, signing
-from infra.control.consent_words import subjects_in
+from infra.control.commands.consent_words import subjects_in
 from infra.control.identity import create_key, load_key, new_key, subject_of
 from infra.control.records import Consent
 from infra.control.state import ControlState

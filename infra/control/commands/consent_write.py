@@ -10,10 +10,10 @@ from typing import NamedTuple
 from infra.addresses import Addresses
 from infra.control import signing
 from infra.control.acks import AckWatch
-from infra.control.answers_shown import progress
 from infra.control.approval import Approval, endorse
-from infra.control.cli_shared import read_through
-from infra.control.consent_words import agrees, policy_for, word
+from infra.control.commands.answers_shown import progress
+from infra.control.commands.cli_shared import read_through
+from infra.control.commands.consent_words import agrees, policy_for, word
 from infra.control.identity import subject_of
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import CONSENT_TOPIC, Consent, key_of

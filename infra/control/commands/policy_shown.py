@@ -9,9 +9,9 @@ from pathlib import Path
 import typer
 
 from infra.control import signing
-from infra.control.policy_apply import Outcome
+from infra.control.commands.policy_apply import Outcome
+from infra.control.commands.policy_plan import Plan, either, two_of
 from infra.control.policy_change import length, windows
-from infra.control.policy_plan import Plan, either, two_of
 from infra.control.policy_warnings import foresight, in_days
 from infra.control.readable import moment, printable
 from infra.control.reader import wall_ms

@@ -8,8 +8,8 @@ from typing import Literal
 
 from infra.addresses import Addresses
 from infra.control.approval import endorse
-from infra.control.cli_shared import read_control
-from infra.control.policy_plan import Plan, either, plan, proposal, two_of
+from infra.control.commands.cli_shared import read_control
+from infra.control.commands.policy_plan import Plan, either, plan, proposal, two_of
 from infra.control.reader import wall_ms
 from infra.control.records import MAX_SKEW_MS, POLICY_TOPIC, Policy
 from infra.control.signing import APPROVALS

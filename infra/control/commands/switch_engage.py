@@ -12,15 +12,15 @@ import typer
 
 from infra.addresses import Addresses
 from infra.control.acks import AckWatch
-from infra.control.answers_shown import answers_json, details, headline, progress
-from infra.control.cli_shared import AsJson, By, answer, moment
-from infra.control.plain import say, whoami, word
+from infra.control.commands.answers_shown import answers_json, details, headline, progress
+from infra.control.commands.cli_shared import AsJson, By, answer, moment
+from infra.control.commands.plain import say, whoami, word
+from infra.control.commands.switch_scope import check_value, covers, needs_state, parse_scope, topics_for
 from infra.control.readable import printable
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import SCOPES, SWITCH_TOPIC, Ack, Switch
 from infra.control.roll import Answers
 from infra.control.state import ControlState
-from infra.control.switch_scope import check_value, covers, needs_state, parse_scope, topics_for
 from infra.control.writer import ControlWriter, Written
 from infra.errors import TidegateError
 

@@ -6,9 +6,9 @@ stands there. The broker is all they need.
 
 from __future__ import annotations
 
-from infra.control.consent_cli import consent
-from infra.control.keys_cli import keys
-from infra.control.policy_cli import policy
-from infra.control.switch_cli import switch
+from infra.control.commands.consent_cli import consent
+from infra.control.commands.keys_cli import keys
+from infra.control.commands.policy_cli import policy
+from infra.control.commands.switch_cli import switch
 
 __all__ = ["consent", "keys", "policy", "switch"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from infra.control.plain import clock, columns, count, length
+from infra.control.commands.plain import clock, columns, count, length
 from infra.control.records import Ack
 from infra.control.roll import Answer, Answers, Gate
 

@@ -14,14 +14,14 @@ from typing import Annotated, Any
 import typer
 
 from infra.addresses import Addresses
-from infra.control.answers_shown import answers_json, details, headline
 from infra.control.approval import Approval
-from infra.control.cli_shared import AsJson, Keys, answer, moment
-from infra.control.consent_show import check_notice, consent_notice, consent_show, show_notice
-from infra.control.consent_who import Subject, SubjectFile, SubjectKey, Who, approvers_keys
-from infra.control.consent_words import agrees, outlasts, pause_end, pause_of, policy_for, said_by, word
-from infra.control.consent_write import ConsentTopic
-from infra.control.plain import count, listed, say
+from infra.control.commands.answers_shown import answers_json, details, headline
+from infra.control.commands.cli_shared import AsJson, Keys, answer, moment
+from infra.control.commands.consent_show import check_notice, consent_notice, consent_show, show_notice
+from infra.control.commands.consent_who import Subject, SubjectFile, SubjectKey, Who, approvers_keys
+from infra.control.commands.consent_words import agrees, outlasts, pause_end, pause_of, policy_for, said_by, word
+from infra.control.commands.consent_write import ConsentTopic
+from infra.control.commands.plain import count, listed, say
 from infra.control.reader import wall_ms
 from infra.control.records import ALL_PURPOSES, Policy
 from infra.control.roll import Answers

@@ -13,7 +13,7 @@ from infra.control import keyring
 from infra.control.policy_warnings import WARN_DAYS
 from infra.errors import TidegateError
 
-TEMPLATE = Path(__file__).parents[1] / "policies" / "demo.yaml"
+TEMPLATE = Path(__file__).parents[2] / "policies" / "demo.yaml"
 NOTICE = TEMPLATE.with_name("notice-1.md")
 POLICY_DAYS = 180
 """For how long the policy holds: less than the keys, or nobody could sign the next one."""

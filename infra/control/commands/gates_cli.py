@@ -10,10 +10,10 @@ import typer
 
 from infra.addresses import Addresses
 from infra.control.acks import AckWatch
-from infra.control.answers_shown import gate_json
-from infra.control.cli_shared import HEARTBEAT_SECONDS, AsJson, answer, read_through, show_freshness
-from infra.control.live import Rows, follow
-from infra.control.plain import clock, columns, count, length, say
+from infra.control.commands.answers_shown import gate_json
+from infra.control.commands.cli_shared import HEARTBEAT_SECONDS, AsJson, answer, read_through, show_freshness
+from infra.control.commands.live import Rows, follow
+from infra.control.commands.plain import clock, columns, count, length, say
 from infra.control.reader import ControlReader, wall_ms
 from infra.control.records import CONSENT_TOPIC, POLICY_TOPIC, SWITCH_TOPIC
 from infra.control.roll import Gate

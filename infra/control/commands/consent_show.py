@@ -8,10 +8,10 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from infra.addresses import Addresses
-from infra.control.cli_shared import AsJson, answer, moment, read_control, show_freshness
-from infra.control.consent_who import Subject, SubjectKey, Who
-from infra.control.consent_words import agrees, pause_of
-from infra.control.plain import columns, say
+from infra.control.commands.cli_shared import AsJson, answer, moment, read_control, show_freshness
+from infra.control.commands.consent_who import Subject, SubjectKey, Who
+from infra.control.commands.consent_words import agrees, pause_of
+from infra.control.commands.plain import columns, say
 from infra.control.reader import wall_ms
 from infra.control.records import ALL_PURPOSES, Policy, digest_of, notice_id
 from infra.control.state import ControlState, View, Word
