@@ -98,6 +98,8 @@ class MinimisedPartition:
         now = wall_ms()
         if quiet_since is None or quiet_since * 1000 < now - self._shared.tick_after_ms:
             return
+        if not self._shared.gate.view().fresh:
+            return  # `now` may come from a clock that is wrong, and what follows the tick would be late for as long
         tick = self._shared.pipeline.tick(self._partition, now)
         if tick is not None:
             # It holds no events, so it needs no passage, and the same bytes do.
@@ -138,10 +140,11 @@ class MinimisedPartition:
         """Return a block, and the passage in which it was judged: it is the caller's to leave."""
         shared = self._shared
         async with shared.lock:
+            now = wall_ms()  # before the gate is asked, which looks whether the clock is right
             passage = enter(shared.gate)
             try:
                 block = await asyncio.to_thread(
-                    shared.pipeline.process, self._partition, chunk, passage.view, wall_ms(), read_ms=read_ms
+                    shared.pipeline.process, self._partition, chunk, passage.view, now, read_ms=read_ms
                 )
             except BaseException:  # cancelling among them: what the thread still makes goes nowhere
                 passage.leave()

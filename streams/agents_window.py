@@ -184,9 +184,10 @@ class WindowedPartition:
     def _attempt(self, key: SlotKey) -> ClosedSlot:
         """Judge and insert the slot once. Blocking. Raises StoreError, and NotFreshError where the gate has closed."""
         shared = self._shared
+        now = wall_ms()  # before the gate is asked, which looks whether the clock is right
         passage = enter(shared.gate)
         try:
-            slot = self._pipeline.close(key, passage.view, wall_ms())
+            slot = self._pipeline.close(key, passage.view, now)
         except BaseException:
             passage.leave()
             raise

@@ -170,6 +170,17 @@ def _lag(pulse: Pulse, state: ControlState, topic: str, read_to_end: Set[str]) -
     return ""
 
 
+def why_clock_is_wrong(pulse: Pulse, mono: float, wall_ms: int) -> str:
+    """Return "" while this machine's clock agrees with the authority's, else what is wrong, for a person.
+
+    A clock that is set while heartbeats are recent would otherwise count for up to MAX_AGE.
+    """
+    told = authority_ms(pulse, mono)
+    if told is None or abs(told - wall_ms) <= MAX_SKEW_MS:
+        return ""
+    return f"this machine's clock is {abs(told - wall_ms) / 1000:.0f} s from the authority's"
+
+
 def authority_ms(pulse: Pulse, mono: float) -> int | None:
     """Return the authority's clock at `mono` (monotonic s), UTC epoch ms; None where none has been heard.
 

@@ -124,7 +124,8 @@ class ControlReader:
     def view(self) -> View:
         """Return what a gate may go by now. Cheap: a few microseconds, no lock, no I/O."""
         state, pulse, ends = self._now
-        why = freshness.why_closed(pulse, state, ends, self._clock())
+        mono = self._clock()
+        why = freshness.why_closed(pulse, state, ends, mono) or freshness.why_clock_is_wrong(pulse, mono, self._wall())
         if why and self._trouble:
             why = f"{why} ({self._trouble})"
         return View(state, fresh=not why, why=why)

@@ -116,6 +116,24 @@ def test_nothing_is_acknowledged_while_a_block_is_on_its_way():
     asyncio.run(scenario())
 
 
+def test_a_tick_waits_for_an_open_gate():
+    """While the gate is closed the clock may be wrong, and one tick by it would make all that follows late."""
+
+    async def scenario():
+        gate, broker = OpenGate(BEFORE), Broker()
+        work = partition(gate, broker)
+        await work.take([record(0, [T0, T0 + 1])])
+        work._shared.pipeline._partitions[0].moved_at = T0  # quiet for long enough
+        gate.now = closed(BEFORE)
+        await work.idle(time.time())
+        assert len(broker.taken) == 1
+        gate.now = BEFORE
+        await work.idle(time.time())
+        assert len(broker.taken) == 2
+
+    asyncio.run(scenario())
+
+
 def test_a_switch_engaged_after_a_failed_send_reaches_the_take():
     """The take is judged anew, and counted once, as it was sent in the end."""
 

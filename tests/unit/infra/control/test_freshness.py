@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from infra.control.freshness import MAX_AGE, Pulse, authority_ms, hear, why_closed
+from infra.control.freshness import MAX_AGE, Pulse, authority_ms, hear, why_clock_is_wrong, why_closed
 from infra.control.records import MAX_SKEW_MS, Heartbeat, Standing
 from infra.control.state import TOPICS, ControlState
 
@@ -95,6 +95,19 @@ def test_a_log_that_begins_again_under_its_name_closes_for_good(world, authority
         world.now += 0.2
         world.hear(sequence, offset=sequence - 30, authority=authority)
         assert "started anew" in world.why()
+
+
+@pytest.mark.parametrize("set_by", [-3600, 3600])
+def test_a_clock_that_is_set_is_wrong_at_once(world, set_by):
+    """Not only when the next heartbeat comes; before any heartbeat nothing is known of it."""
+
+    def why(seconds: float) -> str:
+        return why_clock_is_wrong(world.pulse, world.now - 1e6, int((world.now + seconds) * 1000))
+
+    assert why(set_by) == ""
+    world.beat([1, 2])
+    assert why(0) == why(MAX_SKEW_MS / 1000) == ""
+    assert "3600 s from the authority's" in why(set_by)
 
 
 def test_heartbeats_read_again_from_an_earlier_place_close_nothing(world):
