@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export PATH := $(abspath $(BIN)):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check bench bench-stop lock clean
+.PHONY: help demo test check faults bench bench-stop lock clean
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -23,6 +23,9 @@ check: $(VENV)/.dev ## Lint, types, import rules, schemas, topics
 	lint-imports
 	tidegate schemas check
 	tidegate topics check
+
+faults: $(VENV)/.dev ## Kill, stop and cut off parts of a path under load, and look for a row that should not be there
+	pytest tests/faults
 
 bench: $(VENV)/.dev ## Speed, as ratios against something run beside it
 	python -m tests.bench
