@@ -57,9 +57,9 @@ class KafkaStack(PathStack):
 
 
 @contextlib.contextmanager
-def running(home: Path) -> Iterator[PathStack]:
+def running(home: Path, *, sessions: bool = False) -> Iterator[PathStack]:
     """Give a stack on Kafka that is up, and take it down."""
-    stack = KafkaStack(home)
+    stack = KafkaStack(home, sessions=sessions)
     try:
         stack.up()
         yield stack

@@ -45,10 +45,15 @@ def free_port() -> int:
 
 
 class PathStack:
-    """Broker, registry, store and authority, and as many workers as a test starts."""
+    """Broker, registry, store and authority, and as many workers as a test starts.
 
-    def __init__(self, home: Path) -> None:
+    `sessions`: each part in a session of its own, as the supervisor starts them. Linux
+    shares its processors by session, so that a busy machine slows the path as it would there.
+    """
+
+    def __init__(self, home: Path, *, sessions: bool = False) -> None:
         self.home = home
+        self._sessions = sessions
         home.mkdir(parents=True, exist_ok=True)
         self.ports = {name: free_port() for name in ("broker", "registry", "store")}
         self.addresses = Addresses(
@@ -175,7 +180,9 @@ class PathStack:
 
     def spawn(self, name: str, *command: str, **env: str) -> None:
         with (self.home / f"{name}.log").open("ab") as log:
-            self._parts[name] = subprocess.Popen(command, env=self.env(**env), stdout=log, stderr=log, cwd=ROOT)
+            self._parts[name] = subprocess.Popen(
+                command, env=self.env(**env), stdout=log, stderr=log, cwd=ROOT, start_new_session=self._sessions
+            )
 
     @staticmethod
     def python(module: str, *words: str) -> tuple[str, ...]:
@@ -190,7 +197,7 @@ class Writer:
         self._codec = Codec(load("interaction_batch"))
         self._events = events
         self._producer = Producer(
-            {"bootstrap.servers": stack.addresses.kafka, "linger.ms": 5, "compression.type": "lz4"}
+            {"bootstrap.servers": stack.addresses.kafka, "linger.ms": 5, "compression.type": "lz4", "log_level": 0}
         )
         self._numbers: dict[str, int] = {}
         step = np.arange(events)
@@ -245,9 +252,9 @@ class Writer:
 
 
 @contextlib.contextmanager
-def running(home: Path) -> Iterator[PathStack]:
+def running(home: Path, *, sessions: bool = False) -> Iterator[PathStack]:
     """Give a stack that is up, and take it down."""
-    stack = PathStack(home)
+    stack = PathStack(home, sessions=sessions)
     try:
         stack.up()
         yield stack

@@ -8,7 +8,9 @@ import pytest
 
 THEMES = ("authority", "broker", "clock", "producer", "store", "workers")
 # Their assertions are to explain themselves as those of a test file do.
-pytest.register_assert_rewrite("tests.faults.stop.running", *(f"tests.faults.stop.fault_{each}" for each in THEMES))
+pytest.register_assert_rewrite(
+    "tests.faults.stop.running", "tests.faults.stop.parts", *(f"tests.faults.stop.fault_{each}" for each in THEMES)
+)
 
 from tests.faults.stop.running import StopPath  # noqa: E402 - after the line above
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 from infra import topics
 from infra.stack import broker
-from tests.faults.stop.running import CLOSED_MS, PERMIT_MS, WORKERS, StopPath
+from tests.faults.stop.parts import WORKERS
+from tests.faults.stop.running import CLOSED_MS, PERMIT_MS, StopPath
 from tests.faults.stop.stored import PATIENCE_S, now_ms
 from tests.path_stack import wait
 

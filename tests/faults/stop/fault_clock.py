@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 
 from tests.faults.stop.clock import set_clock
-from tests.faults.stop.running import CLOSED_MS, WORKERS, StopPath
+from tests.faults.stop.parts import WORKERS
+from tests.faults.stop.running import CLOSED_MS, StopPath
 from tests.faults.stop.stored import now_ms
 
 HOUR_S = 3600

@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from tests.faults.stop.running import CLOSED_MS, WORKERS, StopPath
+from tests.faults.stop.parts import WORKERS
+from tests.faults.stop.running import CLOSED_MS, StopPath
 from tests.faults.stop.stored import PATIENCE_S, now_ms
 
 ROUNDS = range(3)

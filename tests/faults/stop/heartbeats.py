@@ -40,18 +40,14 @@ class Heartbeats:
         """How many there have been."""
         return len(self._all)
 
-    def authorities(self, since: int = 0) -> set[str]:
-        """Who has beaten, since there were so many."""
-        return {each.authority for each in self._all[since:]}
+    def authorities(self) -> set[str]:
+        """Who has beaten."""
+        return {each.authority for each in self._all}
 
-    def silence(self, since: int) -> tuple[int, int]:
-        """Return the longest silence since there were so many: the last heartbeat before and the first after it.
-
-        By the authorities' own clocks, UTC epoch ms.
-        """
-        times = sorted(each.at for each in self._all[since:])
-        begins = max(range(len(times) - 1), key=lambda n: times[n + 1] - times[n])
-        return times[begins], times[begins + 1]
+    def silence_before(self, authority: str) -> tuple[int, int]:
+        """Return when the last heartbeat before an authority's first one was sent, and when that was, UTC epoch ms."""
+        first = next(n for n, each in enumerate(self._all) if each.authority == authority)
+        return max(each.at for each in self._all[:first]), self._all[first].at
 
     def _run(self) -> None:
         while not self._stop.is_set():

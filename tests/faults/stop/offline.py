@@ -13,10 +13,10 @@ from tests import load
 
 
 def offline(addresses: Addresses, settings: ProducerSettings) -> Producer:
-    """A producer whose batches go to the spool after a second, where nobody listens."""
+    """A producer whose batches go to the spool after 3 s, where nobody listens."""
     return Producer(
         replace(addresses, kafka=os.environ["LINE"]),
-        replace(settings, delivery_timeout_ms=1_000),
+        replace(settings, delivery_timeout_ms=3_000),
         gate=GateKeeper(addresses, "producer", "consent"),
     )
 

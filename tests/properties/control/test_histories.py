@@ -216,6 +216,31 @@ class Histories(RuleBasedStateMachine):
         self.scribe.write(self.scribe.sign(self.scribe.console.pending[key], (name,)))
         self._go_on(count)
 
+    @rule(
+        number=gates, topic=st.sampled_from(WRITTEN), board=st.integers(0, 2), late=st.booleans(), by=signers,
+        subject=people, pace=st.integers(0, 2),
+    )  # fmt: skip
+    def approvers_change(self, number, topic, board, late, by, subject, pace):
+        """While a gate does not hear of the policy, or of what it decides; what was signed before may come after."""
+        scribe, gate = self.scribe, self.world.gates[number]
+        if not scribe.stops:
+            self.engage("x", ("source", "pointer"), plain=False, skew=0, count=1)
+        cut, gate.cut = gate.cut, frozenset({topic})
+        release = scribe.release(scribe.engaged(min(scribe.stops)), self._ms, scribe.epoch + 1)
+        consent = Consent(subject, RESEARCH, True, scribe.rules.notice, self._ms)
+        signed = [scribe.sign(each, scribe.two() if by is None else by) for each in (release, consent)]
+        end = max(scribe.rules.end, self._ms + HOUR)
+        policy = scribe.policy(
+            version=scribe.version + 1, level=0, notice=scribe.rules.notice or "1", board=board, end=end, at=self._ms
+        )
+        policy = scribe.sign(policy, scribe.two())
+        for record in (policy, *signed) if late else (*signed, policy):
+            scribe.write(record)
+            self._go_on(pace)
+        self._go_on(1)
+        gate.cut = cut
+        self._go_on(1)
+
     # What somebody writes who means no good
 
     @rule(topic=st.sampled_from((*WRITTEN, HEARTBEAT_TOPIC)), data=st.data(), length=st.integers(1, 4))
@@ -230,6 +255,20 @@ class Histories(RuleBasedStateMachine):
                 else:
                     self.scribe.put(topic, old.entry.key, old.value)
                 self._go_on(1)
+
+    @rule(data=st.data(), count=ticks)
+    def incident_again(self, data, count):
+        """What engaged a switch once and what released it, one after the other."""
+        messages = self.world.broker.topics[SWITCH_TOPIC]
+        releases = [each for each in messages if getattr(each.entry.record, "releases", "")]
+        if releases:
+            release = data.draw(st.sampled_from(releases))
+            for old in messages:
+                record, log = old.entry.record, self.world.broker.log
+                if isinstance(record, Switch) and signing.digest(record, log) == release.entry.record.releases:
+                    self.scribe.put(SWITCH_TOPIC, old.entry.key, old.value)
+            self.scribe.put(SWITCH_TOPIC, release.entry.key, release.value)
+        self._go_on(count)
 
     @rule(topic=st.sampled_from(WRITTEN), data=st.data(), count=ticks)
     def forge(self, topic, data, count):
@@ -334,6 +373,24 @@ class Histories(RuleBasedStateMachine):
             minimiser.stop_in_the_midst()
         else:
             minimiser.go_on()
+        self._go_on(count)
+
+    @rule(number=which, subject=people, apart=st.booleans(), count=ticks)
+    def minimisers_part(self, number, subject, apart, count):
+        """One hears of a withdrawal, the other of a stop; or one of a grant, and the other only when it is withdrawn."""
+        one, other = self.world.minimisers[number], self.world.minimisers[1 - number]
+        self.grant(subject, RESEARCH, self.scribe.rules.notice or "1", 0, None, 1 if apart else 0)
+        one.cut, other.cut = (
+            (frozenset({SWITCH_TOPIC}), frozenset({CONSENT_TOPIC})) if apart else (frozenset(), EVERYTHING)
+        )
+        if not apart:
+            one.publish_at_once()
+        self.withdraw(subject, RESEARCH, 0, 0)
+        if apart:
+            self.engage("z", ("subject", subject), plain=False, skew=0, count=0)
+            one.publish_at_once()
+            other.publish_at_once()
+        one.cut, other.cut = EVERYTHING, frozenset()
         self._go_on(count)
 
     @precondition(lambda self: self.world.lives < 3)

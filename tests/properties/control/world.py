@@ -293,6 +293,11 @@ class Minimiser(Reader):
         if most is None:
             self.translator.published(records)
 
+    def publish_at_once(self) -> None:
+        """Publish what has come since the last heartbeat, which the authority has not named yet."""
+        self.read()
+        self.translate()
+
     def stop_in_the_midst(self) -> None:
         """Make out what to publish, and be stopped before any of it is sent."""
         now = freshness.authority_ms(self.pulse, self.mono)
