@@ -263,7 +263,7 @@ class Histories(RuleBasedStateMachine):
         releases = [each for each in messages if getattr(each.entry.record, "releases", "")]
         if releases:
             release = data.draw(st.sampled_from(releases))
-            for old in messages:
+            for old in [*messages]:
                 record, log = old.entry.record, self.world.broker.log
                 if isinstance(record, Switch) and signing.digest(record, log) == release.entry.record.releases:
                     self.scribe.put(SWITCH_TOPIC, old.entry.key, old.value)
