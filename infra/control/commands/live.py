@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -28,6 +29,8 @@ def follow(
     `as_json` each change is a line: first what there is, as "is", then "new",
     "changed" and "gone".
     """
+    # A shell that starts it in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if as_json:
             _lines(take, wait)
