@@ -223,6 +223,8 @@ class ControlReader:
                 if self._clock() - self._last_heartbeat > _SILENCE:
                     self._look_again()
         finally:
+            if not self._closing.is_set():
+                self._trouble = "the reader has ended by a defect: start this process anew"
             self._consumer.close()
 
     def _look_again(self) -> None:

@@ -109,6 +109,23 @@ def test_a_gate_of_pseudonyms_waits_for_the_translation_and_follows_it(plane, re
         assert not withdrawn.state.words_of("p")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_reader_that_a_defect_ends_closes_its_gate_and_says_so(plane, reader):
+    """Nothing brings the thread back, so the gate is closed for good and the reason names what to do."""
+    gate = reader()
+    assert gate.wait_fresh(10).fresh
+
+    def fail(_state, entries) -> None:
+        assert not entries, "a defect"
+
+    gate.on_change(fail)
+    with ControlWriter(plane.addresses()) as writer:
+        writer.write(Switch("s", "everything", "", True, "x", "x", wall_ms(), 0))
+    view = gate.wait_for(lambda view: "start this process anew" in view.why, 5)
+    assert not view.fresh
+    assert "start this process anew" in view.why
+
+
 def test_an_unreadable_switch_closes_and_can_be_released_by_its_key(plane, reader):
     """Bytes that are no record, written with a stock client under a switch's key, stop everything until released."""
     gate = reader()
