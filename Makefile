@@ -30,7 +30,7 @@ faults: $(VENV)/.dev ## Kill, stop and cut off parts of a path under load, and l
 bench: $(VENV)/.dev ## Speed, as ratios against something run beside it
 	python -m tests.bench
 
-bench-stop: $(VENV)/.dev ## How soon a stop is in force: 200 engagements under load, ten minutes a broker
+bench-stop: $(VENV)/.dev ## How soon a stop is in force: 200 engagements under load, half an hour a broker
 	python -m tests.bench stop
 
 lock: $(VENV)/.dev ## Compile the hash-locked requirements from pyproject.toml

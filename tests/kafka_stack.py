@@ -49,7 +49,8 @@ class KafkaStack(PathStack):
         classes = str(_jars() / "*")
         settings = self.home / "server.properties"
         settings.write_text(_settings(self.home / "kafka", self.ports["broker"], free_port()))
-        cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # A leading dash would be taken for an option.
+        cluster = "t" + urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         tool = ("java", "-cp", classes, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings))
         subprocess.run(tool, check=True, capture_output=True)
         memory = ("-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")

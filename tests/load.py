@@ -38,11 +38,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--batch-age", type=float, default=0.1, help="seconds")
     chosen = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    producer = Producer(Addresses.load(), ProducerSettings(batch_age_s=0.1))
+    producer = Producer(Addresses.load(), ProducerSettings(batch_age_s=chosen.batch_age))
     if not producer.wait_ready(20):
         sys.exit(f"error: {producer.why_closed}")
     producer.wait_registry(20)

@@ -2,7 +2,7 @@
 
     python -m tests.bench stop        (or make bench-stop)
 
-BENCH_ENGAGEMENTS sets how many (20 take about a minute), BENCH_DEATHS how often
+BENCH_ENGAGEMENTS sets how many (20 take about three minutes), BENCH_DEATHS how often
 the authority is killed, BENCH_BROKERS on which brokers (`embedded,kafka`).
 
 Each engagement waits for the last acknowledgement and a second longer, then is

@@ -22,19 +22,21 @@ from infra.control.acks import AckWatch, Gate
 from infra.control.reader import wall_ms
 from infra.control.records import SWITCH_TOPIC, Switch
 from infra.control.writer import ControlWriter
+from producers.settings import ProducerSettings
 from tests.approvers import approve
 from tests.load import subjects
 from tests.path_stack import PARTITIONS, PURPOSE, PathStack, Writer, wait
 
 PRODUCERS = 2
 RATE = 10_000  # events a second, each
-WINDOW_MS, LATENESS_MS = 500, 1_500  # eight INSERTs of rows a second, beside those of receipts and ledger
-FLUSH_SECONDS = 0.4
+BATCH_AGE = ProducerSettings().batch_age_s
+WINDOW_MS, LATENESS_MS = 1_000, 1_500  # four INSERTs of rows a second, beside those of receipts and ledger
 SCOPES = (("everything", ""), ("source", "pointer"), ("purpose", PURPOSE))
 GATES = PRODUCERS + 2
 AFTERWARDS_SECONDS = 1.0  # how long rows are looked out for when the last gate has acknowledged
 RESOLUTION_MS = 10  # the demo policy's: an event is dated so much too early at most
 PATIENCE_SECONDS = 120.0  # with a machine that others use too
+POLL_SECONDS = 0.3  # the store has enough to do
 DISOBEDIENT = "d" * 28
 """What the sessions begin with that obey nobody."""
 
@@ -77,9 +79,9 @@ class Path:
         self._stack = stack
         stack.allow(*subjects(), window_size_ms=WINDOW_MS, window_step_ms=WINDOW_MS, lateness_ms=LATENESS_MS)
         stack.start_worker("minimise")
-        stack.start_worker("window", flush_seconds=str(FLUSH_SECONDS))
+        stack.start_worker("window")
         for number in range(PRODUCERS):
-            load = stack.python("tests.load", "--rate", str(RATE), "--seconds", "7200")
+            load = stack.python("tests.load", "--rate", str(RATE), "--seconds", "7200", "--batch-age", str(BATCH_AGE))
             stack.spawn(f"producer-{number}", *load)
         self._writer, self._watch = ControlWriter(stack.addresses), AckWatch(stack.addresses)
         self._disobedient = _Disobedient(stack)
@@ -153,7 +155,7 @@ class Path:
         """Return when events captured after a moment (UTC epoch ms) are stored."""
         sql = f"""SELECT count() AS rows FROM windows
             WHERE slot >= {{since:Int64}} AND events > 0 AND NOT startsWith(session, '{DISOBEDIENT}')"""
-        wait(lambda: self._ask(sql, since=since_ms)["rows"] >= PARTITIONS, "rows flow", PATIENCE_SECONDS)
+        wait(lambda: self._ask(sql, since=since_ms)["rows"] >= PARTITIONS, "rows flow", PATIENCE_SECONDS, POLL_SECONDS)
 
     def _last_row(self, since_ms: int, until_ms: int) -> float:
         """Return how long after `since_ms` the last row with events was stored before `until_ms`, ms."""
