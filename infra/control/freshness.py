@@ -33,8 +33,9 @@ from dataclasses import dataclass, field, replace
 from infra.control.records import CONSENT_TOPIC, MAX_SKEW_MS, STANDING_TOPIC, SWITCH_TOPIC, Heartbeat
 from infra.control.state import TOPICS, ControlState
 
-MAX_AGE = 1.0
-"""Seconds a heartbeat is good for: five of them may be missed at one each 200 ms."""
+MAX_AGE = 0.8
+"""Seconds a heartbeat is good for: three of them may be missed at one each 200 ms. What
+is left of the second that closing may take is for the INSERT under way at that moment."""
 _DRIFT = 1e-3
 """Seconds a second by which two monotonic clocks may part. Clocks are disciplined by
 at most 500 ppm each, so the quickest heartbeat's difference may grow by this."""
