@@ -38,12 +38,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rate", type=int, default=20_000)
     parser.add_argument("--seconds", type=float, default=600.0)
-    parser.add_argument("--batch-age", type=float, default=0.1, help="seconds")
     chosen = parser.parse_args()
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    producer = Producer(Addresses.load(), ProducerSettings(batch_age_s=chosen.batch_age))
+    producer = Producer(Addresses.load(), ProducerSettings())
     if not producer.wait_ready(20):
         sys.exit(f"error: {producer.why_closed}")
     producer.wait_registry(20)

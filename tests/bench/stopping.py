@@ -22,14 +22,12 @@ from infra.control.acks import AckWatch, Gate
 from infra.control.reader import wall_ms
 from infra.control.records import SWITCH_TOPIC, Switch
 from infra.control.writer import ControlWriter
-from producers.settings import ProducerSettings
 from tests.approvers import approve
 from tests.load import subjects
 from tests.path_stack import PARTITIONS, PURPOSE, PathStack, Writer, wait
 
 PRODUCERS = 2
 RATE = 10_000  # events a second, each
-BATCH_AGE = ProducerSettings().batch_age_s
 WINDOW_MS, LATENESS_MS = 1_000, 1_500  # four INSERTs of rows a second, beside those of receipts and ledger
 SCOPES = (("everything", ""), ("source", "pointer"), ("purpose", PURPOSE))
 GATES = PRODUCERS + 2
@@ -81,7 +79,7 @@ class Path:
         stack.start_worker("minimise")
         stack.start_worker("window")
         for number in range(PRODUCERS):
-            load = stack.python("tests.load", "--rate", str(RATE), "--seconds", "7200", "--batch-age", str(BATCH_AGE))
+            load = stack.python("tests.load", "--rate", str(RATE), "--seconds", "7200")
             stack.spawn(f"producer-{number}", *load)
         self._writer, self._watch = ControlWriter(stack.addresses), AckWatch(stack.addresses)
         self._disobedient = _Disobedient(stack)
